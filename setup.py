@@ -1,0 +1,45 @@
+"""Builds the one extension: Cython glue, the thread pool, and the micro-kernels once per instruction set."""
+
+import importlib.util
+import sysconfig
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+NATIVE = Path("src/cpuconv/_native")
+# Contraction is what makes a*b+c an FMA; without errno and traps the compiler may vectorise selections.
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0", "-pthread", "-fvisibility=hidden"]
+
+spec = importlib.util.spec_from_file_location("isa", NATIVE / "isa.py")
+isa = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(isa)
+ISAS = isa.isas_of(sysconfig.get_platform().rsplit("-", 1)[-1])  # the target's, when cross-compiling
+
+
+class BuildExt(build_ext):
+    def build_extension(self, ext):
+        for row in ISAS:
+            source = str(NATIVE / "ukernels" / f"{row.symbol}.c")
+            ext.extra_objects += self.compiler.compile(
+                [source], output_dir=self.build_temp, extra_postargs=[*FLAGS, *row.flags], depends=ext.depends
+            )
+        super().build_extension(ext)
+
+
+features = dict.fromkeys(f for row in ISAS for f in row.features)
+core = Extension(
+    "cpuconv._native.core",
+    [str(NATIVE / "core.pyx"), str(NATIVE / "pool.c")],
+    include_dirs=[str(NATIVE)],
+    define_macros=[
+        ("CPUCONV_TABLES", " ".join(f"TABLE({row.symbol})" for row in ISAS)),
+        ("CPUCONV_FEATURES", " ".join(f'FEATURE("{f}")' for f in features)),
+    ],
+    extra_compile_args=FLAGS,
+    extra_link_args=["-pthread"],
+    libraries=["m"],
+    depends=[str(p) for p in NATIVE.rglob("*.[ch]")],
+)
+setup(ext_modules=cythonize([core], include_path=[str(NATIVE)]), cmdclass={"build_ext": BuildExt})

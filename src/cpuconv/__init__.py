@@ -1,0 +1,36 @@
+"""Convolution on CPUs, as fast as the CPU can do it, for NumPy arrays.
+
+>>> import numpy as np, cpuconv
+>>> x = np.ones((1, 3, 8, 8), np.float32)
+>>> w = np.ones((4, 3, 3, 3), np.float32)
+>>> cpuconv.conv2d(x, w, padding=1, activation="relu").shape
+(1, 4, 8, 8)
+"""
+
+from cpuconv.config import show_config
+from cpuconv.errors import UnsupportedError
+from cpuconv.functional import conv2d, flops, output_shape
+from cpuconv.layers import Conv2d
+from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
+from cpuconv.problem import Problem
+from cpuconv.threads import get_num_threads, set_num_threads, threads
+from cpuconv.version import __version__
+
+__all__ = [
+    "CacheInfo",
+    "Conv2d",
+    "Problem",
+    "UnsupportedError",
+    "__version__",
+    "algorithms",
+    "cache_info",
+    "clear_cache",
+    "conv2d",
+    "explain",
+    "flops",
+    "get_num_threads",
+    "output_shape",
+    "set_num_threads",
+    "show_config",
+    "threads",
+]

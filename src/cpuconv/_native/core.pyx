@@ -1,0 +1,187 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport uintptr_t
+
+
+cdef extern from "ukernels/conv.h" nogil:
+    ctypedef struct conv_geometry:
+        long n, ic, ih, iw, oc, kh, kw, sh, sw, pt, pl, dh, dw, groups, oh, ow
+        int nhwc
+    ctypedef struct conv_activation:
+        int kind
+        double a, b
+    ctypedef struct conv_tensors:
+        const void *x
+        const void *weight
+        const void *bias
+        const void *residual
+        void *y
+    ctypedef struct conv_blocking:
+        long block, kc, split
+        int mh, mw
+    ctypedef struct conv_blas:
+        const void *gemm
+    ctypedef struct conv_family:
+        int vl
+        long (*gemm_packed_size)(long, long) noexcept nogil
+        void (*gemm_pack)(const conv_geometry *, const void *, void *) noexcept nogil
+        int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        long (*winograd_packed_size)(const conv_geometry *, const conv_blocking *) noexcept nogil
+        void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *, const double *, const void *, void *) noexcept nogil
+        long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
+        int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
+        void (*activate)(conv_activation, void *, long) noexcept nogil
+    ctypedef struct ukernels:
+        const char *isa
+        conv_family f32, f64
+
+cdef extern from "ukernels/tables.h" nogil:
+    const ukernels *const *cpuconv_tables
+    const char *const *cpuconv_features
+    int cpuconv_supports(int feature) noexcept
+
+cdef extern from "pool.h" nogil:
+    ctypedef int (*pool_task)(void *, long) noexcept nogil
+    int pool_run(pool_task, void *, long, int) noexcept
+
+ACTIVATIONS = (None, "clip", "leaky_relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "gelu")
+"""Names in the order of the C enumeration."""
+
+
+def cpu_features():
+    """Of the features that some ISA needs, those that this CPU and operating system have."""
+    cdef int i = 0
+    found = []
+    while cpuconv_features[i] != NULL:
+        if cpuconv_supports(i):
+            found.append(cpuconv_features[i].decode())
+        i += 1
+    return frozenset(found)
+
+
+cdef const conv_family *find_family(str isa, str dtype) except NULL:
+    cdef int i = 0
+    cdef bytes name = b"ukernels_" + isa.replace("-", "_").encode()
+    while cpuconv_tables[i] != NULL:
+        if cpuconv_tables[i].isa == name:
+            return &cpuconv_tables[i].f32 if dtype == "f32" else &cpuconv_tables[i].f64
+        i += 1
+    raise ValueError(f"no micro-kernels for ISA {isa!r} in this build")
+
+
+def vector_length(str isa, str dtype):
+    return find_family(isa, dtype).vl
+
+
+def packed_columns(str isa, str dtype, long columns):
+    """Columns of a GEMM operand after padding to panels."""
+    return find_family(isa, dtype).gemm_packed_size(1, columns)
+
+
+cdef class Buffer:
+    """A pointer to an array's first element that keeps the array alive; NULL for None."""
+    cdef Py_buffer view
+    cdef bint held
+
+    def __cinit__(self, array, bint writable=False):
+        if array is not None:
+            PyObject_GetBuffer(array, &self.view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+            self.held = True
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+    cdef void *pointer(self) noexcept:
+        return self.view.buf if self.held else NULL
+
+
+cpdef enum:
+    IMPLICIT_GEMM
+    WINOGRAD
+    DEPTHWISE
+    IM2COL
+
+
+cdef class Convolution:
+    """One native algorithm on one geometry: `pack` the weight, then `run`. Immutable; safe from many threads at once.
+
+    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, kc, split, mh, mw).
+    gemm: address of cblas_?gemm for im2col, else 0.
+    """
+    cdef const conv_family *family
+    cdef conv_geometry g
+    cdef conv_activation act
+    cdef conv_blocking blocking
+    cdef conv_blas blas
+    cdef int kind
+    cdef bint f64
+
+    def __init__(self, str isa, str dtype, int kind, geometry, activation, blocking, uintptr_t gemm=0):
+        self.family = find_family(isa, dtype)
+        self.f64 = dtype == "f64"
+        self.kind = kind
+        (self.g.n, self.g.ic, self.g.ih, self.g.iw, self.g.oc, self.g.kh, self.g.kw, self.g.sh, self.g.sw, self.g.pt, self.g.pl,
+         self.g.dh, self.g.dw, self.g.groups, self.g.oh, self.g.ow, self.g.nhwc) = geometry
+        self.act.kind, self.act.a, self.act.b = activation
+        self.blocking.block, self.blocking.kc, self.blocking.split, self.blocking.mh, self.blocking.mw = blocking
+        self.blas.gemm = <const void *>gemm
+
+    def packed_size(self):
+        """Elements of the packed weight."""
+        if self.kind == WINOGRAD:
+            return self.family.winograd_packed_size(&self.g, &self.blocking)
+        if self.kind == IMPLICIT_GEMM and self.g.nhwc:
+            return self.g.groups * self.family.gemm_packed_size(self.g.kh * self.g.kw * (self.g.ic // self.g.groups), self.g.oc // self.g.groups)
+        return self.g.oc * self.g.kh * self.g.kw * (self.g.ic // self.g.groups)
+
+    def workspace(self):
+        """Bytes of scratch for each thread (Winograd only)."""
+        return self.family.winograd_workspace(&self.g, &self.blocking)
+
+    def pack(self, weight, packed, gh=None, gw=None):
+        """gh, gw: Winograd's weight transforms per axis, float64, C-contiguous."""
+        cdef Buffer w = Buffer(weight), p = Buffer(packed, True), h = Buffer(gh), v = Buffer(gw)
+        with nogil:
+            if self.kind == WINOGRAD:
+                self.family.winograd_pack(&self.g, &self.blocking, <const double *>h.view.buf, <const double *>v.view.buf, w.view.buf, p.view.buf)
+            else:
+                self.family.gemm_pack(&self.g, w.view.buf, p.view.buf)
+
+    def run(self, x, weight, bias, residual, y, int threads):
+        cdef Buffer bx = Buffer(x), bw = Buffer(weight), bb = Buffer(bias), br = Buffer(residual), by = Buffer(y, True)
+        cdef conv_tensors t
+        cdef int status = 0
+        t.x, t.weight, t.bias, t.residual, t.y = bx.pointer(), bw.pointer(), bb.pointer(), br.pointer(), by.pointer()
+        with nogil:
+            if self.kind == IMPLICIT_GEMM:
+                status = self.family.implicit_gemm(&self.g, &self.blocking, &t, self.act, threads)
+            elif self.kind == WINOGRAD:
+                status = self.family.winograd(&self.g, &self.blocking, &t, self.act, threads)
+            elif self.kind == DEPTHWISE:
+                status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
+            else:
+                status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
+        if status:
+            raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+def run_tasks(uintptr_t task, uintptr_t context, long tasks, int threads):
+    """Runs C function `task(context, i)` for i in [0, tasks) on the pool (the JIT-compiled kernels come this way)."""
+    cdef int status
+    with nogil:
+        status = pool_run(<pool_task>task, <void *>context, tasks, threads)
+    return status
+
+
+def activate(str isa, str dtype, activation, y):
+    """Applies an activation to a contiguous array in place."""
+    cdef Buffer by = Buffer(y, True)
+    cdef const conv_family *family = find_family(isa, dtype)
+    cdef conv_activation act
+    act.kind, act.a, act.b = activation
+    with nogil:
+        family.activate(act, by.view.buf, by.view.len // (8 if dtype == "f64" else 4))

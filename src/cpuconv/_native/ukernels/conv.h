@@ -1,0 +1,54 @@
+/* What the framework (Python, Cython) and the micro-kernels agree on. One `ukernels` table is exported per ISA. */
+#ifndef CPUCONV_CONV_H
+#define CPUCONV_CONV_H
+#include <stddef.h>
+
+/* One forward convolution; sizes in elements. ic and oc count all groups. */
+typedef struct {
+    long n, ic, ih, iw, oc, kh, kw, sh, sw, pt, pl, dh, dw, groups, oh, ow;
+    int nhwc;
+} conv_geometry;
+
+enum { ACT_NONE, ACT_CLIP, ACT_LEAKY_RELU, ACT_SIGMOID, ACT_TANH, ACT_SILU, ACT_HARDSIGMOID, ACT_HARDSWISH, ACT_GELU };
+
+typedef struct {
+    int kind;
+    double a, b; /* clip: low, high; leaky_relu: slope */
+} conv_activation;
+
+typedef struct {
+    const void *x, *weight, *bias, *residual; /* weight: packed; bias: packed, never NULL; residual: may be NULL */
+    void *y;
+} conv_tensors;
+
+/* cblas_sgemm or cblas_dgemm of a BLAS with 32-bit ints that was set to one thread. */
+typedef struct {
+    const void *gemm;
+} conv_blas;
+
+typedef struct {
+    long block; /* pixels (or tiles) that one task takes */
+    long kc;    /* longest piece of the summation between two visits of the output */
+    long split; /* parts into which the output channels of one block are divided */
+    int mh, mw; /* Winograd: output tile per axis */
+} conv_blocking;
+
+typedef struct {
+    int vl;                                                                      /* elements in a vector */
+    long (*gemm_packed_size)(long k, long n);                                    /* elements */
+    void (*gemm_pack)(const conv_geometry *, const void *weight, void *packed);  /* weight (HWIO or OIHW) to panels or rows */
+    int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    long (*winograd_packed_size)(const conv_geometry *, const conv_blocking *);  /* elements */
+    void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *gh, const double *gw, const void *weight, void *packed);
+    long (*winograd_workspace)(const conv_geometry *, const conv_blocking *);    /* bytes a thread */
+    int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
+    void (*activate)(conv_activation, void *y, long n);
+} conv_family;
+
+typedef struct {
+    const char *isa;
+    conv_family f32, f64;
+} ukernels;
+#endif

@@ -1,0 +1,29 @@
+/* All kernels for one element type, and the table of them. */
+#include "vec.h"
+/* 32 registers hold tiles of up to four vectors' width, 16 of two. */
+#if VB == 64 || defined(__aarch64__)
+#define NV_MAX 4
+#else
+#define NV_MAX 2
+#endif
+#include "activation.h"
+#include "gemm.h"
+#include "columns.h"
+#include "implicit_gemm.h"
+#include "im2col.h"
+#include "transpose.h"
+#include "winograd.h"
+#include "depthwise.h"
+static const conv_family FN(FAMILY) = {
+    .vl = VL,
+    .gemm_packed_size = FN(gemm_packed_size),
+    .gemm_pack = FN(gemm_pack),
+    .implicit_gemm = FN(implicit_gemm),
+    .activate = FN(activate),
+};
+#undef NV_MAX
+#undef VEC
+#undef VL
+#undef LOAD
+#undef STORE
+#undef SPLAT

@@ -1,0 +1,115 @@
+/* The GEMM that all families share: tiles of micro-kernels over a B packed in panels. A panel is [k][nr]; the columns of
+   B are divided into panels of up to NV_MAX vectors, as even as can be, and, where it saves lanes, one of half a vector. */
+typedef struct {
+    const T *a, *b, *z;              /* z: what C starts from (a residual, or C itself), or NULL */
+    T *c;
+    const T *bias_n, *bias_m;        /* along columns, along rows; at most one, or both NULL */
+    const segment *segments;
+    long count;
+    int clip;
+    T low, high;
+} FN(tile);
+
+typedef void (*FN(ukernel))(const FN(tile) *, const long *aoff, const long *coff, const long *zoff, long valid);
+
+#define UVEC VEC
+#define UVL VL
+#define UVECU FN(vecu)
+#define UMASK FN(mask)
+#define UNV NV_MAX
+#define UK(name) FN(gemm_##name)
+#include "gemm_ukernel.h"
+#undef UVEC
+#undef UVL
+#undef UVECU
+#undef UMASK
+#undef UNV
+#undef UK
+
+#if HALF_VECTORS
+typedef T FN(half) __attribute__((vector_size(VB / 2)));
+typedef T_INT FN(halfmask) __attribute__((vector_size(VB / 2)));
+typedef T FN(halfu) __attribute__((vector_size(VB / 2), aligned(sizeof(T)), may_alias));
+#define UVEC FN(half)
+#define UVL (VL / 2)
+#define UVECU FN(halfu)
+#define UMASK FN(halfmask)
+#define UNV 1
+#define UK(name) FN(gemm_half_##name)
+#include "gemm_ukernel.h"
+#undef UVEC
+#undef UVL
+#undef UVECU
+#undef UMASK
+#undef UNV
+#undef UK
+#endif
+
+/* Indexed by vectors in the panel (0: half a vector), then by rows - 1. */
+static const FN(ukernel) FN(gemm_ukernels)[NV_MAX + 1][8] = {
+#define ROW6(nv) FN(gemm_1x##nv), FN(gemm_2x##nv), FN(gemm_3x##nv), FN(gemm_4x##nv), FN(gemm_5x##nv), FN(gemm_6x##nv)
+#define ROW8(nv) ROW6(nv), FN(gemm_7x##nv), FN(gemm_8x##nv)
+#if HALF_VECTORS
+    {FN(gemm_half_1x1), FN(gemm_half_2x1), FN(gemm_half_3x1), FN(gemm_half_4x1), FN(gemm_half_5x1), FN(gemm_half_6x1), FN(gemm_half_7x1), FN(gemm_half_8x1)},
+#else
+    {0},
+#endif
+    {ROW8(1)},
+#if NV_MAX == 2
+    {ROW6(2)},
+#else
+    {ROW8(2)}, {ROW8(3)}, {ROW6(4)},
+#endif
+#undef ROW6
+#undef ROW8
+};
+static const int FN(gemm_mr)[5] = {8, 8, NV_MAX == 2 ? 6 : 8, 8, 6};
+
+typedef struct {
+    int nv;
+    long column, nr, valid; /* first column, columns with padding, columns without */
+} FN(panel);
+
+INLINE long FN(panel_count)(long n) {
+    long v = n / VL, rest = n % VL, half = HALF_VECTORS && rest && rest <= VL / 2;
+    v += rest && !half;
+    return (v + NV_MAX - 1) / NV_MAX + half;
+}
+
+/* Panel `index` of the ones that divide n columns. */
+INLINE FN(panel) FN(panel_at)(long n, long index) {
+    long v = n / VL, rest = n % VL, half = HALF_VECTORS && rest && rest <= VL / 2;
+    v += rest && !half;
+    long count = (v + NV_MAX - 1) / NV_MAX;
+    if (index == count) return (FN(panel)){0, v * VL, VL / 2, rest};
+    long wide = v % count, each = v / count, nv = each + (index < wide);
+    long column = VL * (index * each + (index < wide ? index : wide)), left = n - column;
+    return (FN(panel)){(int)nv, column, nv * VL, left < nv * VL ? left : nv * VL};
+}
+
+/* Columns of the packed form. */
+INLINE long FN(padded)(long n) {
+    FN(panel) last = FN(panel_at)(n, FN(panel_count)(n) - 1);
+    return last.column + last.nr;
+}
+
+static long FN(gemm_packed_size)(long k, long n) { return k * FN(padded)(n); }
+
+/* All tiles of `rows` rows on one panel, in heights as even as can be. */
+INLINE void FN(gemm_rows)(FN(tile) *t, const FN(panel) *p, long rows, const long *aoff, const long *coff, const long *zoff) {
+    const T *bias_m = t->bias_m;
+    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr;
+    for (long i = 0, row = 0; i < tiles; i++) {
+        const long height = rows / tiles + (i < rows % tiles);
+        if (bias_m) t->bias_m = bias_m + row;
+        FN(gemm_ukernels)[p->nv][height - 1](t, aoff + row, coff + row, zoff + row, p->valid);
+        row += height;
+    }
+    t->bias_m = bias_m;
+}
+
+INLINE void FN(set_clip)(FN(tile) *t, const conv_activation act) {
+    t->clip = act.kind == ACT_CLIP;
+    t->low = (T)act.a;
+    t->high = (T)act.b;
+}

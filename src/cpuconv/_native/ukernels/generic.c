@@ -1,0 +1,3 @@
+#define UKERNELS ukernels_generic
+#define VB 16
+#include "kernels.c"

@@ -1,0 +1,87 @@
+/* Integer arithmetic of convolutions that does not depend on the element type. */
+
+INLINE long ceil_div(long a, long b) { return (a + b - 1) / b; }
+
+/* Where part i begins when [0, total) is divided into `parts` pieces as even as can be. */
+INLINE long part(long total, long parts, long i) { return total / parts * i + MIN(i, total % parts); }
+
+/* A rectangle of output pixels [oy0,oy1) x [ox0,ox1) for all of which exactly the taps [ky0,ky1) x [kx0,kx1) lie inside
+   the image: the other taps read padding only and are skipped. */
+typedef struct {
+    long oy0, oy1, ox0, ox1, ky0, ky1, kx0, kx1;
+} tap_rect;
+
+/* Taps of one axis that fall inside [0, size) for output o: first and one past last. Monotone in o. */
+INLINE void valid_taps(long o, long stride, long pad, long dilation, long taps, long size, long *first, long *last) {
+    const long start = o * stride - pad;
+    *first = start >= 0 ? 0 : MIN(taps, (-start + dilation - 1) / dilation);
+    *last = start >= size ? 0 : MIN(taps, (size - 1 - start) / dilation + 1);
+    if (*last < *first) *last = *first;
+}
+
+/* The run of outputs from o on, below `end`, with the same valid taps. Runs are few (at most 2 taps + 1), so a scan with
+   doubling steps is not needed: bisection on the monotone bounds finds the end. */
+INLINE long same_taps_end(long o, long end, long stride, long pad, long dilation, long taps, long size, long *first, long *last) {
+    valid_taps(o, stride, pad, dilation, taps, size, first, last);
+    long low = o, high = end; /* low has the same taps, high not (or is the end) */
+    while (high - low > 1) {
+        long mid = low + (high - low) / 2, f, l;
+        valid_taps(mid, stride, pad, dilation, taps, size, &f, &l);
+        if (f == *first && l == *last) low = mid;
+        else high = mid;
+    }
+    return high;
+}
+
+/* The image as rectangles, row-major; an axis that is not split is one run with all its taps (its padding must then be read
+   as zeros). Writes `out` unless it is NULL; returns the number. */
+static long tap_rects(const conv_geometry *g, int split_y, int split_x, tap_rect *out) {
+    long count = 0;
+    for (long oy = 0, oy1; oy < g->oh; oy = oy1) {
+        long ky0 = 0, ky1 = g->kh;
+        oy1 = split_y ? same_taps_end(oy, g->oh, g->sh, g->pt, g->dh, g->kh, g->ih, &ky0, &ky1) : g->oh;
+        for (long ox = 0, ox1; ox < g->ow; ox = ox1) {
+            long kx0 = 0, kx1 = g->kw;
+            ox1 = split_x ? same_taps_end(ox, g->ow, g->sw, g->pl, g->dw, g->kw, g->iw, &kx0, &kx1) : g->ow;
+            if (out) out[count] = (tap_rect){oy, oy1, ox, ox1, ky0, ky1, kx0, kx1};
+            count++;
+        }
+    }
+    return count;
+}
+
+INLINE long rect_pixels(const tap_rect *r) { return (r->oy1 - r->oy0) * (r->ox1 - r->ox0); }
+
+/* Consecutive pixels [p0, p1) of a rectangle: the pixels of one task. */
+typedef struct {
+    tap_rect rect;
+    long p0, p1;
+} pixel_block;
+
+/* Divides the image into blocks of at most `size` pixels; *blocks is to be freed. Returns their number, or -1. */
+static long pixel_blocks(const conv_geometry *g, int split_y, int split_x, long size, pixel_block **blocks) {
+    const long rects = tap_rects(g, split_y, split_x, NULL);
+    tap_rect *rect = malloc((size_t)rects * sizeof *rect);
+    if (!rect) return -1;
+    tap_rects(g, split_y, split_x, rect);
+    long count = 0, n = 0;
+    for (long r = 0; r < rects; r++) count += ceil_div(rect_pixels(rect + r), size);
+    *blocks = malloc((size_t)count * sizeof **blocks);
+    for (long r = 0; *blocks && r < rects; r++) {
+        const long pixels = rect_pixels(rect + r), parts = ceil_div(pixels, size);
+        for (long i = 0; i < parts; i++) (*blocks)[n++] = (pixel_block){rect[r], part(pixels, parts, i), part(pixels, parts, i + 1)};
+    }
+    free(rect);
+    return *blocks ? count : -1;
+}
+
+/* A bump allocator over one arena. */
+typedef struct {
+    char *next;
+} scratch;
+INLINE size_t aligned_size(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+INLINE void *take(scratch *s, size_t bytes) {
+    void *p = s->next;
+    s->next += aligned_size(bytes);
+    return p;
+}

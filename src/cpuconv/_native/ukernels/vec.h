@@ -1,0 +1,39 @@
+/* Vectors of T in the widest registers of the ISA that this file is compiled for. T, FN(name) and VB (bytes) are set by
+   the includer; every helper is a template over them. */
+typedef T FN(vec) __attribute__((vector_size(VB)));
+typedef T FN(vecu) __attribute__((vector_size(VB), aligned(sizeof(T)), may_alias));
+typedef T_INT FN(mask) __attribute__((vector_size(VB)));
+#define VEC FN(vec)
+#define VL ((long)(VB / sizeof(T)))
+#define LOAD(p) (*(const FN(vecu) *)(p))
+#define STORE(p, v) (*(FN(vecu) *)(p) = (v))
+#define SPLAT(s) ((VEC){0} + (T)(s))
+
+/* NaN in v stays NaN: a comparison with it is false. */
+INLINE VEC FN(vmax)(VEC low, VEC v) { return SELECT(FN(mask), low > v, low, v); }
+INLINE VEC FN(vmin)(VEC high, VEC v) { return SELECT(FN(mask), high < v, high, v); }
+
+/* First n < VL elements only: nothing beyond them is read or written. */
+INLINE VEC FN(load_part)(const T *p, long n) {
+    VEC v = {0};
+    __builtin_memcpy(&v, p, (size_t)n * sizeof(T));
+    return v;
+}
+INLINE void FN(store_part)(T *p, VEC v, long n) { __builtin_memcpy(p, &v, (size_t)n * sizeof(T)); }
+
+INLINE void FN(copy)(T *restrict to, const T *restrict from, long n) {
+    long i = 0;
+    if (n >= VL) {
+        for (; i + VL <= n; i += VL) STORE(to + i, LOAD(from + i));
+        if (i < n) STORE(to + n - VL, LOAD(from + n - VL));
+        return;
+    }
+    for (; i + 4 <= n; i += 4) __builtin_memcpy(to + i, from + i, 4 * sizeof(T));
+    for (; i < n; i++) to[i] = from[i];
+}
+
+INLINE void FN(zero)(T *to, long n) {
+    long i = 0;
+    for (; i + VL <= n; i += VL) STORE(to + i, (VEC){0});
+    for (; i < n; i++) to[i] = 0;
+}

@@ -1,0 +1,11 @@
+"""The algorithms. A new one is a module here and an entry in this tuple."""
+
+from cpuconv.algorithms.depthwise import Depthwise
+from cpuconv.algorithms.direct import Direct
+from cpuconv.algorithms.im2col import Im2col
+from cpuconv.algorithms.implicit_gemm import ImplicitGemm
+from cpuconv.algorithms.reference import Reference
+from cpuconv.algorithms.winograd import WINOGRADS
+from cpuconv.plan import Algorithm
+
+ALGORITHMS: tuple[Algorithm, ...] = (ImplicitGemm(), *WINOGRADS, Depthwise(), Im2col(), Direct(), Reference())

@@ -1,0 +1,97 @@
+"""What the plans of all native algorithms share: the C object, the packed weight and bias, the call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from cpuconv._native import core
+from cpuconv.cpu import Cpu
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Rejection
+from cpuconv.problem import Activation, Problem
+
+
+class Packed(NamedTuple):
+    weight: Array
+    bias: Array
+
+
+class Blocking(NamedTuple):
+    """conv_blocking of conv.h: pixels or tiles a task, longest piece of the summation, parts of the output channels, Winograd's tile."""
+
+    block: int
+    kc: int = 0
+    split: int = 1
+    mh: int = 1
+    mw: int = 1
+
+
+def geometry(p: Problem) -> tuple[int, ...]:
+    """The ints of conv_geometry, in order."""
+    top, _, left, _ = p.padding
+    return (p.n, p.ic, p.ih, p.iw, p.oc, p.kh, p.kw, *p.stride, top, left, *p.dilation, p.groups, p.oh, p.ow, int(p.layout == "nhwc"))
+
+
+def activation(a: Activation | None) -> tuple[int, float, float]:
+    """conv_activation: kind and two parameters."""
+    if a is None:
+        return 0, 0.0, 0.0
+    first, second, *_ = (*a.params, 0.0, 0.0)
+    return core.ACTIVATIONS.index(a.name), first, second
+
+
+def unsupported_epilogue(p: Problem) -> Rejection | None:
+    if p.epilogue.activation and p.epilogue.activation.function:
+        return Rejection("a Python function as activation needs a kernel compiled at run time")
+    return None
+
+
+def plain_error(p: Problem) -> float:
+    """Largest error to expect of plain summation of k products, relative to max|y|: roundings add up like a random walk."""
+    unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
+    return unit * (8 + 1.5 * p.k**0.5)
+
+
+def aligned_empty(elements: int, dtype: np.dtype[np.generic]) -> Array:
+    """Uninitialised and 64-byte aligned, so that no vector load of a packed panel crosses a cache line."""
+    raw = np.empty(elements * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + elements * dtype.itemsize].view(dtype)
+
+
+def even_split(tasks: int, parts: int, wanted: int = 8) -> int:
+    """Into how many of at most `parts` parts the work of each of `tasks` tasks is divided to give `wanted` tasks."""
+    return max(1, min(parts, math.ceil(wanted / max(tasks, 1))))
+
+
+@dataclass(frozen=True)
+class NativePlan:
+    """One C `Convolution` and how its weight and bias are packed."""
+
+    problem: Problem
+    cost: Cost
+    weight_format: Hashable
+    convolution: core.Convolution = field(repr=False)
+    packs: bool = True  # the kernel reads the weight in a form of its own
+    padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
+    transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
+
+    def pack(self, weight: Array, bias: Array | None) -> Packed:
+        p, dtype = self.problem, NUMPY_DTYPES[self.problem.dtype]
+        values = np.zeros(p.oc, dtype) if bias is None else bias
+        if self.padded_bias:
+            padded = np.zeros((p.groups, self.padded_bias), dtype)
+            padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
+            values = padded
+        if not self.packs:
+            return Packed(weight, values)
+        packed = aligned_empty(self.convolution.packed_size(), dtype)
+        self.convolution.pack(weight, packed, *(self.transforms or ()))
+        return Packed(packed, values)
+
+    def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
+        self.convolution.run(x, packed.weight, packed.bias, residual, out, threads)

@@ -1,0 +1,45 @@
+"""`reference`: the float64 oracle as an algorithm. Accepts every valid problem; the slowest."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from cpuconv import reference
+from cpuconv.cpu import Cpu
+from cpuconv.plan import Array, Cost, Rejection
+from cpuconv.problem import Problem
+
+
+@dataclass(frozen=True)
+class ReferencePlan:
+    problem: Problem
+    cost: Cost
+    weight_format: Hashable = "reference"
+
+    def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array | None]:
+        return weight, bias
+
+    def run(self, x: Array, packed: tuple[Array, Array | None], residual: Array | None, out: Array, threads: int) -> None:
+        out[...] = reference.forward(self.problem, x, *packed, residual)
+
+
+class Reference:
+    name = "reference"
+    version = 1
+    plain = True
+
+    def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
+        return None
+
+    def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
+        p = problem
+        padded = p.n * p.ic * (p.ih + sum(p.padding[:2])) * (p.iw + sum(p.padding[2:]))
+        outputs = p.n * p.oc * p.oh * p.ow
+        workspace = 8 * (2 * padded + 3 * outputs + p.oc * p.k)
+        # float64 matmul of one core at half its peak, and each tap's copy of the input and pass over the output
+        seconds = 50e-6 + p.flops / (0.5 * cpu.peak("f64")) + p.kh * p.kw * (1e-5 + 8 * (p.n * p.ic * p.oh * p.ow + 2 * outputs) / 3e9)
+        return Cost(seconds, workspace, 0, 1.2e-7 if p.dtype == "f32" else 3e-16 * (4 + p.k**0.5))
+
+    def build(self, problem: Problem, cpu: Cpu) -> ReferencePlan:
+        return ReferencePlan(problem, self.estimate(problem, cpu))

@@ -1,0 +1,206 @@
+"""Turns what callers pass into checked arrays and numbers. Every message names the argument, its value and the rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cpuconv.plan import Array
+from cpuconv.problem import ACTIVATIONS, Activation
+
+LAYOUTS_2D = {"NCHW": "nchw", "NHWC": "nhwc"}
+PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""Names of PyTorch, and np.pad's."""
+PADDING_NAMES = ("valid", "same", "same_lower")
+# float16 and bfloat16 are stored so, and computed in float32
+COMPUTE_DTYPES = {"float16": "f32", "bfloat16": "f32", "float32": "f32", "float64": "f64"}
+
+
+def array(name: str, value: Any) -> Array:
+    """Any array-like as a NumPy array of a floating type, without a copy where that is possible."""
+    if not isinstance(value, np.ndarray):
+        value = _import(name, value)
+    if value.dtype.name not in COMPUTE_DTYPES:
+        hint = "x.astype(np.float32)" if name == "x" else f"{name}.astype(np.float32)"
+        raise TypeError(f"{name}: dtype {value.dtype} is not one of {', '.join(COMPUTE_DTYPES)}; cast it, e.g. {hint}")
+    return np.asarray(value)
+
+
+def _import(name: str, value: Any) -> Array:
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError) as e:
+            if not hasattr(value, "__array__"):
+                raise TypeError(f"{name}: cannot be read through DLPack: {e}") from e
+    try:
+        return np.asarray(value)
+    except Exception as e:
+        raise TypeError(f"{name}: {type(value).__name__} cannot be made an array: {e}") from e
+
+
+def strong_dtype(value: Any) -> np.dtype[Any] | None:
+    """The dtype with which an optional argument takes part in promotion; a list or None takes no part."""
+    dtype = getattr(value, "dtype", None)
+    return dtype if isinstance(dtype, np.dtype) else None
+
+
+def result_dtype(*dtypes: np.dtype[Any] | None) -> np.dtype[Any]:
+    """NumPy's promotion."""
+    result = np.result_type(*[d for d in dtypes if d is not None]).newbyteorder("=")
+    if result.name not in COMPUTE_DTYPES:
+        raise TypeError(f"dtypes {', '.join(map(str, dtypes))} promote to {result}, not to one of {', '.join(COMPUTE_DTYPES)}")
+    return result
+
+
+def contiguous(value: Array, dtype: np.dtype[Any]) -> Array:
+    """C-contiguous, aligned, of that dtype; the array itself where it already is."""
+    return np.require(value, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+
+
+def integer(name: str, value: Any, rule: str = "an int") -> int:
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: must be {rule}, got {value!r}")
+    return int(value.__index__())
+
+
+def pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
+    """An int for both axes, or one for each."""
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise ValueError(f"{name}: {value!r} must be an int or a pair (height, width)")
+        result = (integer(name, value[0], "an int or a pair of ints"), integer(name, value[1], "an int or a pair of ints"))
+    else:
+        result = (integer(name, value, "an int or a pair of ints"),) * 2
+    if min(result) < minimum:
+        raise ValueError(f"{name}: {value!r} must be at least {minimum} along each axis")
+    return result
+
+
+Padding = str | tuple[int, int, int, int]
+
+
+def padding(value: Any) -> Padding:
+    """One of the names, or (top, bottom, left, right)."""
+    if isinstance(value, str):
+        if value not in PADDING_NAMES:
+            raise ValueError(f"padding: {value!r} is not one of {', '.join(PADDING_NAMES)}, an int, (ph, pw) or ((top, bottom), (left, right))")
+        return value
+    if isinstance(value, tuple | list) and len(value) == 2 and any(isinstance(v, tuple | list) for v in value):
+        return (*pair("padding", value[0] if isinstance(value[0], tuple | list) else [value[0]], 0),
+                *pair("padding", value[1] if isinstance(value[1], tuple | list) else [value[1]], 0))  # fmt: skip
+    vertical, horizontal = pair("padding", value, 0)
+    return vertical, vertical, horizontal, horizontal
+
+
+def resolve_padding(value: Padding, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of a padding for an image of `size`; "same" makes ceil(size / stride) outputs."""
+    if not isinstance(value, str):
+        return value
+    if value == "valid":
+        return 0, 0, 0, 0
+    result: list[int] = []
+    for i in range(2):
+        total = max((math.ceil(size[i] / stride[i]) - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 - size[i], 0)
+        small, large = total // 2, total - total // 2
+        result += (small, large) if value == "same" else (large, small)
+    return tuple(result)  # type: ignore[return-value]
+
+
+def choice(name: str, value: Any, known: dict[str, Any]) -> Any:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(repr, known))}")
+    return known[value]
+
+
+def check_pads(mode: str, pads: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+    """PyTorch's rules for how far a padding mode other than zeros may reach."""
+    for axis, extent, reach in (("height", size[0], max(pads[:2])), ("width", size[1], max(pads[2:]))):
+        if mode == "reflect" and reach >= max(extent, 1):
+            raise ValueError(f'padding: {reach} must be less than the input\'s {axis} {extent} for padding_mode "reflect"')
+        if mode == "circular" and reach > extent:
+            raise ValueError(f'padding: {reach} must be at most the input\'s {axis} {extent} for padding_mode "circular"')
+        if mode == "replicate" and reach and not extent:
+            raise ValueError(f'padding: the input\'s {axis} must be at least 1 for padding_mode "replicate"')
+
+
+def pad_image(x: Array, mode: str, pads: tuple[int, int, int, int], layout: str) -> Array:
+    """The 4-D x padded by other values than zeros."""
+    widths = [(0, 0), pads[:2], pads[2:]]
+    widths.insert(1 if layout == "nchw" else 3, (0, 0))
+    return np.pad(x, widths, mode=PADDING_MODES[mode])  # type: ignore[call-overload, no-any-return]
+
+
+def activation(value: Any) -> Activation | None:
+    """None, a name, (name, parameters ...), or a Python function of one scalar."""
+    if value is None:
+        return None
+    if callable(value):
+        function: Callable[[float], float] = value
+        return Activation(getattr(value, "__name__", "function"), (), function)
+    name, *params = value if isinstance(value, tuple | list) and value else (value,)
+    clips = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+    known = [*clips, *ACTIVATIONS]
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"activation: {value!r} is not None, one of {', '.join(known)}, or a Python function")
+    if name in clips:
+        if params:
+            raise ValueError(f"activation: {value!r}: {name} takes no parameters")
+        return Activation("clip", clips[name])
+    if len(params) != ACTIVATIONS[name]:
+        raise ValueError(f"activation: {value!r}: {name} takes {ACTIVATIONS[name]} parameters, got {len(params)}")
+    try:
+        numbers = tuple(float(p) for p in params)
+    except (TypeError, ValueError) as e:
+        raise TypeError(f"activation: {value!r}: the parameters of {name} must be numbers") from e
+    if any(math.isnan(p) for p in numbers) or (name == "clip" and numbers[0] > numbers[1]):
+        raise ValueError(f"activation: {value!r}: the parameters must not be NaN, and clip's low not over its high")
+    return Activation(name, numbers)
+
+
+def accuracy(value: Any) -> float | str | None:
+    if value is None or value == "strict":
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, bool | str) or not isinstance(value, int | float | np.number):
+        raise TypeError(f'accuracy: {value!r} must be None, "strict" or a positive number')
+    if not value > 0:
+        raise ValueError(f"accuracy: {value!r} must be over 0 (the largest error allowed, relative to max|y|)")
+    return float(value)
+
+
+def workspace_limit(value: Any) -> int | None:
+    if value is None:
+        return None
+    limit = integer("workspace_limit", value, "None or a number of bytes")
+    if limit < 0:
+        raise ValueError(f"workspace_limit: {limit} bytes must not be negative")
+    return limit
+
+
+def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], **inputs: Array | None) -> Array:
+    """Check `out`: a writable array of the result's shape and dtype that shares no memory with an input."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out: shape {out.shape} must be the result's shape {shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"out: dtype {out.dtype} must be the result's dtype {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out: must be writable")
+    for name, value in inputs.items():
+        if value is not None and overlap(out, value):
+            raise ValueError(f"out: must not overlap {name} in memory")
+    return out
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays share an element (or may, where finding out would take long)."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True

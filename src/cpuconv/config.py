@@ -1,0 +1,51 @@
+"""`show_config`: what this installation runs on."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from cpuconv import cpu
+from cpuconv.cpu import available_isas
+from cpuconv.threads import get_num_threads
+from cpuconv.version import __version__
+
+
+def configuration() -> dict[str, Any]:
+    """Versions, CPU, caches, threads and the optional libraries, as a dictionary."""
+    machine = cpu.detect()
+    return {
+        "cpuconv": __version__,
+        "python": platform.python_version(),
+        "numpy": metadata.version("numpy"),
+        "cpu": machine.model,
+        "isa": machine.isa,
+        "isas available": ", ".join(available_isas()),
+        "cores": machine.cores,
+        "threads": get_num_threads(),
+        "l1": machine.l1,
+        "l2": machine.l2,
+        "l3": machine.l3,
+        "blas": _version("scipy-openblas32"),
+        "numba": _version("numba"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def show_config() -> None:
+    """Print versions, CPU, ISA, caches, threads and the optional libraries found.
+
+    Examples
+    --------
+    >>> show_config()
+    cpuconv ...
+    """
+    for key, value in configuration().items():
+        print(f"{key:<15} {value}")

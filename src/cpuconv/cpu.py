@@ -1,0 +1,114 @@
+"""Frozen facts about the CPU: which ISA may be used, how many cores this process may use, how large the caches are."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+from cpuconv._native import core
+from cpuconv._native.isa import ISAS, Isa, isas_of
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """What algorithms may know about the machine. Cache sizes in bytes; `l3` is shared by all cores.
+
+    `ghz`, and the bandwidths that follow from it, are typical values for the cost model: only their ratios decide anything.
+    """
+
+    model: str
+    isa: str
+    cores: int
+    l1: int
+    l2: int
+    l3: int
+    ghz: float = 3.5
+
+    @cached_property
+    def isa_row(self) -> Isa:
+        return next(row for row in ISAS if row.name == self.isa)
+
+    def peak(self, dtype: str) -> float:
+        """Floating-point operations a second of one core in multiply-adds."""
+        return 2e9 * self.ghz * self.isa_row.fma_per_cycle * self.vector_length(dtype)
+
+    def vector_length(self, dtype: str) -> int:
+        return self.isa_row.vector_bytes // (8 if dtype == "f64" else 4)
+
+    def bandwidth(self, working_set: float) -> float:
+        """Bytes a second that one core streams when it goes round `working_set` bytes."""
+        if working_set <= self.l2:
+            return 30e9 * self.ghz / 3.5
+        return 20e9 * self.ghz / 3.5 if working_set <= self.l3 else 10e9
+
+
+def available_isas() -> tuple[str, ...]:
+    """ISAs that this CPU and operating system can run, weakest first."""
+    features = core.cpu_features()
+    return tuple(row.name for row in isas_of(platform.machine()) if features.issuperset(row.features))
+
+
+@cache
+def detect() -> Cpu:
+    """The CPU this process runs on, capped by ``CPUCONV_MAX_ISA``.
+
+    Raises
+    ------
+    ValueError
+        If ``CPUCONV_MAX_ISA`` is not the name of an ISA.
+    RuntimeError
+        If the CPU lacks even the weakest ISA of this build.
+    """
+    usable = list(available_isas())
+    if not usable:
+        raise RuntimeError(f"cpuconv needs a CPU with at least {isas_of(platform.machine())[0].name}")
+    if limit := os.environ.get("CPUCONV_MAX_ISA"):
+        names = [row.name for row in isas_of(platform.machine())]
+        if limit not in names:
+            raise ValueError(f"CPUCONV_MAX_ISA: {limit!r} is not one of {', '.join(names)}")
+        usable = [isa for isa in usable if names.index(isa) <= names.index(limit)]
+    l1, l2, l3 = _caches()
+    return Cpu(_model(), usable[-1], _cores(), l1, l2, l3)
+
+
+def with_isa(cpu: Cpu, isa: str) -> Cpu:
+    """The same machine restricted to another ISA."""
+    return replace(cpu, isa=isa)
+
+
+def _model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "Hardware"):
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores that the scheduler gives this process: its affinity, cut by the cgroup's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+def _caches() -> tuple[int, int, int]:
+    """L1 data, L2 and L3 in bytes; where the system does not say, those of a small core of today."""
+    sizes = {1: 32 << 10, 2: 512 << 10, 3: 0}
+    for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            if (entry / "type").read_text().strip() != "Instruction":
+                sizes[int((entry / "level").read_text())] = int((entry / "size").read_text().strip().removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    return sizes[1], sizes[2], sizes[3] or sizes[2]

@@ -1,0 +1,209 @@
+"""Picks an algorithm for a problem: the fastest, by the algorithms' own estimates, that fits the caller's budget."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cpuconv import cpu as cpu_module
+from cpuconv import verbose
+from cpuconv.algorithms import ALGORITHMS
+from cpuconv.cpu import Cpu
+from cpuconv.errors import UnsupportedError
+from cpuconv.plan import Algorithm, Cost, Plan, Rejection
+from cpuconv.problem import Problem
+
+DEFAULT_ACCURACY = {"f32": 1e-5, "f64": 1e-13}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the caller allows: a named algorithm or "auto"; an error relative to max|y|, "strict", or None; workspace in bytes or None."""
+
+    algorithm: str = "auto"
+    accuracy: float | str | None = None
+    workspace_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of `explain`: an algorithm and what it, or the budget, says of the problem."""
+
+    algorithm: Algorithm
+    cost: Cost | None
+    rejection: Rejection | None
+
+
+class CacheInfo(NamedTuple):
+    """Plans kept, their estimated bytes, the limit on those bytes, and how often a plan was found or had to be made."""
+
+    plans: int
+    bytes: int
+    limit: int
+    hits: int
+    misses: int
+
+
+PLAN_BYTES = 4096  # a plan's Python and C objects; none holds arrays
+
+
+class PlanCache:
+    """Plans by (problem, budget, CPU), the least recently used dropped first; safe under threads."""
+
+    def __init__(self, limit: int = 4 << 20) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._plans: OrderedDict[tuple[Problem, Budget, Cpu], Plan] = OrderedDict()
+        self._hits = self._misses = 0
+
+    def get(self, key: tuple[Problem, Budget, Cpu]) -> Plan | None:
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+                self._plans.move_to_end(key)
+            return plan
+
+    def put(self, key: tuple[Problem, Budget, Cpu], plan: Plan) -> None:
+        with self._lock:
+            self._plans[key] = plan
+            while len(self._plans) * PLAN_BYTES > self.limit:
+                self._plans.popitem(last=False)
+
+    def info(self) -> CacheInfo:
+        with self._lock:
+            return CacheInfo(len(self._plans), len(self._plans) * PLAN_BYTES, self.limit, self._hits, self._misses)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._plans.clear()
+            self._hits = self._misses = 0
+
+
+_cache = PlanCache()
+cache_info = _cache.info
+clear_cache = _cache.clear
+
+
+def algorithms() -> tuple[str, ...]:
+    """Names that the argument `algorithm` takes, besides ``"auto"`` and ``"winograd"`` (the best Winograd tile).
+
+    Examples
+    --------
+    >>> "direct" in algorithms()
+    True
+    """
+    return tuple(a.name for a in ALGORITHMS)
+
+
+def named(name: str) -> tuple[Algorithm, ...]:
+    """The algorithms that a name stands for.
+
+    Raises
+    ------
+    ValueError
+        If there is no algorithm of that name.
+    """
+    found = tuple(a for a in ALGORITHMS if name in ("auto", a.name) or (name == "winograd" and a.name.startswith("winograd_")))
+    if not found:
+        raise ValueError(f"algorithm: {name!r} is not one of auto, winograd, {', '.join(algorithms())}")
+    return found
+
+
+def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
+    """Every algorithm that the budget names, fastest first, those that do not apply last."""
+    rows = [_judge(a, problem, budget, cpu) for a in named(budget.algorithm)]
+    return sorted(rows, key=lambda row: (row.rejection is not None, row.cost.seconds if row.cost else 0.0))
+
+
+def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu) -> Candidate:
+    rejection = algorithm.supports(problem, cpu)
+    if rejection:
+        return Candidate(algorithm, None, rejection)
+    # The choice is made per image, so that one image gives the same bits alone and in a batch.
+    cost = algorithm.estimate(problem.per_image, cpu)
+    return Candidate(algorithm, cost, _over_budget(algorithm, cost, problem, budget))
+
+
+def _over_budget(algorithm: Algorithm, cost: Cost, problem: Problem, budget: Budget) -> Rejection | None:
+    if budget.accuracy == "strict":
+        if not algorithm.plain:
+            return Rejection('accuracy="strict" allows plain summation only')
+    elif budget.accuracy is not None or not algorithm.plain:
+        allowed = DEFAULT_ACCURACY[problem.dtype] if budget.accuracy is None else float(budget.accuracy)
+        if cost.error > allowed and (budget.accuracy is not None or budget.algorithm in ("auto", "winograd")):
+            return Rejection(f"error bound {cost.error:.1e} over accuracy {allowed:.1e}")
+    needed = cost.workspace + cost.packed
+    if budget.workspace_limit is not None and needed > budget.workspace_limit:
+        return Rejection(f"workspace and packed weight of {needed:,} bytes over workspace_limit {budget.workspace_limit:,}")
+    return None
+
+
+def plan(problem: Problem, budget: Budget, cpu: Cpu | None = None) -> Plan:
+    """The plan for a problem: from the cache, or made and kept.
+
+    Raises
+    ------
+    UnsupportedError
+        If no algorithm that `budget` names does the problem within it; the message gives each one's reason.
+    """
+    cpu = cpu or cpu_module.detect()
+    key = (problem, budget, cpu)
+    if (found := _cache.get(key)) is not None:
+        return found
+    rows = candidates(problem, budget, cpu)
+    if rows[0].rejection:
+        reasons = "; ".join(f"{row.algorithm.name}: {row.rejection.reason}" for row in rows if row.rejection)
+        raise UnsupportedError(f"algorithm {budget.algorithm!r} cannot do {problem}: {reasons}")
+    made = rows[0].algorithm.build(problem, cpu)
+    verbose.log(f"plan {problem} {rows[0].algorithm.name} predicted {made.cost.seconds * 1e6:.1f} us on {cpu.isa}")
+    _cache.put(key, made)
+    return made
+
+
+def explain(problem: Problem | str, *, algorithm: str = "auto", accuracy: float | str | None = None, workspace_limit: int | None = None) -> str:
+    """Return a table of every algorithm's own figures on a problem, the chosen one marked, with the reasons of those that were not.
+
+    Parameters
+    ----------
+    problem : Problem or str
+        A problem or its spec, such as ``n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw``.
+    algorithm, accuracy, workspace_limit
+        As in `conv2d`.
+
+    Raises
+    ------
+    ValueError
+        If the spec is malformed or the algorithm unknown.
+
+    Examples
+    --------
+    >>> print(explain("n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw"))
+    n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw: 231.2 MFLOP on ...
+    """
+    if isinstance(problem, str):
+        problem = Problem.parse(problem)
+    return explain_table(problem, Budget(algorithm, accuracy, workspace_limit))
+
+
+def explain_table(problem: Problem, budget: Budget) -> str:
+    cpu = cpu_module.detect()
+    head = ("", "algorithm", "predicted us", "workspace/thread", "packed weight", "error bound", "why not")
+    rows = [head]
+    for i, row in enumerate(candidates(problem, budget, cpu)):
+        mark = "*" if i == 0 and not row.rejection else ""
+        figures = ("-",) * 4
+        if row.cost:
+            cost = row.algorithm.estimate(problem, cpu)
+            figures = (f"{cost.seconds * 1e6:.1f}", f"{cost.workspace:,}", f"{cost.packed:,}", f"{cost.error:.1e}")
+        rows.append((mark, row.algorithm.name, *figures, row.rejection.reason if row.rejection else ""))
+    width = [max(len(row[i]) for row in rows) for i in range(6)]
+    lines = [f"{problem}: {problem.flops / 1e6:.1f} MFLOP on {cpu.isa}, {cpu.model} (* chosen)"]
+    for row in rows:
+        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row[:6], width, strict=True))]
+        lines.append("  ".join([*cells, row[6]]).rstrip())
+    return "\n".join(lines)
