@@ -20,6 +20,7 @@ cdef extern from "ukernels/conv.h" nogil:
     ctypedef struct conv_blocking:
         long block, kc, split
         int mh, mw
+        double point[3]
     ctypedef struct conv_blas:
         const void *gemm
     ctypedef struct conv_family:
@@ -109,7 +110,7 @@ cpdef enum:
 cdef class Convolution:
     """One native algorithm on one geometry: `pack` the weight, then `run`. Immutable; safe from many threads at once.
 
-    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, kc, split, mh, mw).
+    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, kc, split, mh, mw, points).
     gemm: address of cblas_?gemm for im2col, else 0.
     """
     cdef const conv_family *family
@@ -127,7 +128,9 @@ cdef class Convolution:
         (self.g.n, self.g.ic, self.g.ih, self.g.iw, self.g.oc, self.g.kh, self.g.kw, self.g.sh, self.g.sw, self.g.pt, self.g.pl,
          self.g.dh, self.g.dw, self.g.groups, self.g.oh, self.g.ow, self.g.nhwc) = geometry
         self.act.kind, self.act.a, self.act.b = activation
-        self.blocking.block, self.blocking.kc, self.blocking.split, self.blocking.mh, self.blocking.mw = blocking
+        self.blocking.block, self.blocking.kc, self.blocking.split, self.blocking.mh, self.blocking.mw, points = blocking
+        for i, point in enumerate(points):
+            self.blocking.point[i] = point
         self.blas.gemm = <const void *>gemm
 
     def packed_size(self):

@@ -157,23 +157,25 @@ struct arena {
 static pthread_key_t arena_key;
 static pthread_once_t arena_once = PTHREAD_ONCE_INIT;
 
-static void free_arena(void *p) {
-    free(((struct arena *)p)->memory);
-    free(p);
+static void free_arenas(void *p) {
+    struct arena *arenas = p;
+    for (int i = 0; i < ARENAS; i++) free(arenas[i].memory);
+    free(arenas);
 }
-static void make_arena_key(void) { pthread_key_create(&arena_key, free_arena); }
+static void make_arena_key(void) { pthread_key_create(&arena_key, free_arenas); }
 
-void *pool_arena(size_t bytes) {
+void *pool_arena(int slot, size_t bytes) {
     pthread_once(&arena_once, make_arena_key);
     struct arena *arena = pthread_getspecific(arena_key);
     if (!arena) {
-        arena = calloc(1, sizeof *arena);
+        arena = calloc(ARENAS, sizeof *arena);
         if (!arena) return NULL;
         if (pthread_setspecific(arena_key, arena)) {
             free(arena);
             return NULL;
         }
     }
+    arena += slot;
     if (arena->size < bytes) {
         bytes = (bytes + 4095) / 4096 * 4096;
         free(arena->memory);

@@ -10,7 +10,9 @@ typedef int (*pool_task)(void *context, long index);
    the pool, this one does its tasks alone. Returns the first non-zero value a task returned, else 0. */
 int pool_run(pool_task task, void *context, long tasks, int threads);
 
-/* Scratch of at least `bytes` bytes, 64-byte aligned, owned by the calling thread and valid until its next call with a
-   larger size. NULL where memory is short. */
-void *pool_arena(size_t bytes);
+/* Scratch of at least `bytes` bytes, 64-byte aligned, owned by the calling thread and valid until its next call for the
+   same slot. NULL where memory is short. Tasks use slot TASK_ARENA; a caller of pool_run may keep data that its tasks share in
+   CALL_ARENA. */
+enum { TASK_ARENA, CALL_ARENA, ARENAS };
+void *pool_arena(int slot, size_t bytes);
 #endif

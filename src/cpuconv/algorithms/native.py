@@ -21,13 +21,14 @@ class Packed(NamedTuple):
 
 
 class Blocking(NamedTuple):
-    """conv_blocking of conv.h: pixels or tiles a task, longest piece of the summation, parts of the output channels, Winograd's tile."""
+    """conv_blocking of conv.h: pixels or tiles a task, longest piece of the summation, parts of the output channels, Winograd's tile and points."""
 
     block: int
     kc: int = 0
     split: int = 1
     mh: int = 1
     mw: int = 1
+    points: tuple[float, ...] = ()
 
 
 def geometry(p: Problem) -> tuple[int, ...]:

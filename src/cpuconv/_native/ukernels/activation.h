@@ -62,6 +62,14 @@ INLINE VEC FN(activate_vector)(const conv_activation act, VEC v) {
     }
 }
 
+/* For kernels that finish vector by vector: the cheap ones inline, the others as a call. */
+static __attribute__((noinline)) VEC FN(activate_call)(const conv_activation act, VEC v) { return FN(activate_vector)(act, v); }
+INLINE VEC FN(activated)(const conv_activation act, VEC v) {
+    if (act.kind == ACT_NONE) return v;
+    if (act.kind == ACT_CLIP) return FN(vmin)(SPLAT(act.b), FN(vmax)(SPLAT(act.a), v));
+    return FN(activate_call)(act, v);
+}
+
 /* The tail goes through a whole vector too, so an element's value does not depend on where in a row it stands. */
 INLINE void FN(activate_row)(const conv_activation act, T *y, long n) {
     long i = 0;

@@ -31,6 +31,7 @@ typedef struct {
     long kc;    /* longest piece of the summation between two visits of the output */
     long split; /* parts into which the output channels of one block are divided */
     int mh, mw; /* Winograd: output tile per axis */
+    double point[3]; /* Winograd: interpolates at 0, +-point[i] and infinity */
 } conv_blocking;
 
 typedef struct {

@@ -19,6 +19,10 @@ static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
     .gemm_pack = FN(gemm_pack),
     .implicit_gemm = FN(implicit_gemm),
+    .winograd_packed_size = FN(winograd_packed_size),
+    .winograd_pack = FN(winograd_pack),
+    .winograd_workspace = FN(winograd_workspace),
+    .winograd = FN(winograd),
     .activate = FN(activate),
 };
 #undef NV_MAX

@@ -60,7 +60,7 @@ static int FN(nhwc_task)(void *context, long index) {
     const tap_rect *r = &block->rect;
     const long rows = block->p1 - block->p0, most = taps + 1;
     const size_t offsets = aligned_size((size_t)rows * sizeof(long));
-    scratch s = {pool_arena(2 * offsets + 2 * aligned_size((size_t)most * sizeof(segment)))};
+    scratch s = {pool_arena(TASK_ARENA, 2 * offsets + 2 * aligned_size((size_t)most * sizeof(segment)))};
     if (!s.next) return OUT_OF_MEMORY;
     long *aoff = take(&s, offsets), *coff = take(&s, offsets);
     segment *all = take(&s, (size_t)most * sizeof(segment)), *piece = take(&s, (size_t)most * sizeof(segment));
@@ -166,7 +166,7 @@ static int FN(nchw_task)(void *context, long index) {
     const long pixels = block->p1 - block->p0, panels = FN(panel_count)(pixels), kc = MIN(job->blocking->kc, k), plane = g->oh * g->ow;
     const size_t b_bytes = (size_t)(kc + 1) * FN(padded)(pixels) * sizeof(T), piece_bytes = (size_t)(taps + 1) * sizeof(segment);
     const size_t tile_bytes = (size_t)24 * NV_MAX * VL * sizeof(T);
-    scratch s = {pool_arena(aligned_size(b_bytes) + aligned_size(piece_bytes) + aligned_size(tile_bytes))};
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(piece_bytes) + aligned_size(tile_bytes))};
     if (!s.next) return OUT_OF_MEMORY;
     T *b = take(&s, b_bytes), *tile_rows = take(&s, tile_bytes);
     segment *piece = take(&s, piece_bytes);

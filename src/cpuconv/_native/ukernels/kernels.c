@@ -23,6 +23,7 @@ typedef struct {
 #include "geometry.h"
 
 #define T float
+#define VL_IS(n) (VB == 4 * (n))
 #define T_INT int32_t
 #define T_IS_FLOAT 1
 #define FN(name) f32_##name
@@ -34,7 +35,9 @@ typedef struct {
 #undef T_IS_FLOAT
 #undef FN
 #undef HALF_VECTORS
+#undef VL_IS
 #define T double
+#define VL_IS(n) (VB == 8 * (n))
 #define T_INT int64_t
 #define T_IS_FLOAT 0
 #define FN(name) f64_##name

@@ -1,0 +1,76 @@
+/* Between channel-first planes and channel-last pixels: VL x VL register transposes in log2(VL) rounds of shuffles. */
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (FN(mask)){__VA_ARGS__})
+#endif
+/* Round s exchanges the s x s blocks off the diagonal: the low row takes b's lanes where bit s of the lane is set. */
+#define LOW(s, l) (((l) & (s)) ? VB / (int)sizeof(T) + (l) - (s) : (l))
+#define HIGH(s, l) (((l) & (s)) ? VB / (int)sizeof(T) + (l) : (l) + (s))
+#define LANES2(f, s, l) f(s, l), f(s, l + 1)
+#define LANES4(f, s, l) LANES2(f, s, l), LANES2(f, s, l + 2)
+#define LANES8(f, s, l) LANES4(f, s, l), LANES4(f, s, l + 4)
+#define LANES16(f, s, l) LANES8(f, s, l), LANES8(f, s, l + 8)
+#define ROUND(s, LANES)                                                             \
+    UNROLL for (int i = 0; i < VB / (int)sizeof(T); i++) if (!(i & (s))) {          \
+        const VEC low = r[i], high = r[i + (s)];                                    \
+        r[i] = SHUFFLE(low, high, LANES(LOW, s, 0));                                \
+        r[i + (s)] = SHUFFLE(low, high, LANES(HIGH, s, 0));                         \
+    }
+#if VL_IS(2)
+#define ROUNDS ROUND(1, LANES2)
+#elif VL_IS(4)
+#define ROUNDS ROUND(1, LANES4) ROUND(2, LANES4)
+#elif VL_IS(8)
+#define ROUNDS ROUND(1, LANES8) ROUND(2, LANES8) ROUND(4, LANES8)
+#else
+#define ROUNDS ROUND(1, LANES16) ROUND(2, LANES16) ROUND(4, LANES16) ROUND(8, LANES16)
+#endif
+
+/* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has rows of VL, other channels become zero.
+   Whole vectors are read past the last pixel, but never at or past `end`, the end of the array. */
+static void FN(planes_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to) {
+    for (long p = 0; p < pixels; p += VL) {
+        const long n = MIN(VL, pixels - p);
+        VEC r[VL];
+        if (channels == VL && end - (from + (VL - 1) * plane + p) >= VL)
+            UNROLL for (int c = 0; c < VL; c++) r[c] = LOAD(from + c * plane + p);
+        else
+            for (long c = 0; c < VL; c++) r[c] = c < channels ? FN(load_part)(from + c * plane + p, n) : (VEC){0};
+        ROUNDS
+        if (n == VL) UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * VL, r[i]);
+        else for (long i = 0; i < n; i++) STORE(to + (p + i) * VL, r[i]);
+    }
+}
+
+/* to[c][p] = activation(from[p][c] + residual[c][p]); residual lies like `to`, or is NULL. */
+static void FN(pixels_to_planes)(const T *from, long plane, long channels, long pixels, const T *residual, conv_activation act, T *to) {
+    for (long p = 0; p < pixels; p += VL) {
+        const long n = MIN(VL, pixels - p);
+        VEC r[VL];
+        if (n == VL) UNROLL for (int i = 0; i < VL; i++) r[i] = LOAD(from + (p + i) * VL);
+        else for (long i = 0; i < VL; i++) r[i] = i < n ? LOAD(from + (p + i) * VL) : (VEC){0};
+        ROUNDS
+        if (n == VL && channels == VL && !residual && act.kind == ACT_NONE) {
+            UNROLL for (int c = 0; c < VL; c++) STORE(to + c * plane + p, r[c]);
+            continue;
+        }
+        for (long c = 0; c < channels; c++) {
+            T *at = to + c * plane + p;
+            VEC v = r[c];
+            if (residual) v += n == VL ? LOAD(residual + c * plane + p) : FN(load_part)(residual + c * plane + p, n);
+            v = FN(activated)(act, v);
+            if (n == VL) STORE(at, v);
+            else FN(store_part)(at, v, n);
+        }
+    }
+}
+#undef SHUFFLE
+#undef LOW
+#undef HIGH
+#undef LANES2
+#undef LANES4
+#undef LANES8
+#undef LANES16
+#undef ROUND
+#undef ROUNDS

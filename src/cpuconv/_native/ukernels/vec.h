@@ -5,9 +5,11 @@ typedef T FN(vecu) __attribute__((vector_size(VB), aligned(sizeof(T)), may_alias
 typedef T_INT FN(mask) __attribute__((vector_size(VB)));
 #define VEC FN(vec)
 #define VL ((long)(VB / sizeof(T)))
-#define LOAD(p) (*(const FN(vecu) *)(p))
+#define LOAD(p) FN(load)(p)
 #define STORE(p, v) (*(FN(vecu) *)(p) = (v))
 #define SPLAT(s) ((VEC){0} + (T)(s))
+
+INLINE VEC FN(load)(const T *p) { return *(const FN(vecu) *)p; }
 
 /* NaN in v stays NaN: a comparison with it is false. */
 INLINE VEC FN(vmax)(VEC low, VEC v) { return SELECT(FN(mask), low > v, low, v); }
