@@ -31,7 +31,7 @@ typedef struct {
     const conv_tensors *tensors;
     conv_activation act;
     const pixel_block *blocks;
-    long count;
+    long count, split; /* blocks of an image; parts of a block's output channels */
 } FN(gemm_job);
 
 /* Copies the next piece of a segment list, at most `length` long in all; advances the cursor (list, done). */
@@ -54,7 +54,7 @@ static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, split = job->blocking->split;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, split = job->split;
     const pixel_block *block = job->blocks + index % job->count;
     const long which = index / job->count % split, group = index / (job->count * split) % g->groups, image = index / (job->count * split * g->groups);
     const tap_rect *r = &block->rect;
@@ -159,7 +159,7 @@ static int FN(nchw_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, split = job->blocking->split;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, split = job->split;
     const pixel_block *block = job->blocks + index % job->count;
     const long which = index / job->count % split, group = index / (job->count * split) % g->groups, image = index / (job->count * split * g->groups);
     const tap_rect *r = &block->rect;
@@ -236,8 +236,11 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
         }
     int status = OUT_OF_MEMORY;
     if (count >= 0) {
-        FN(gemm_job) job = {g, blocking, tensors, act, blocks, count};
-        status = pool_run(g->nhwc ? FN(nhwc_task) : FN(nchw_task), &job, count * blocking->split * g->groups * g->n, threads);
+        /* Enough tasks for all threads to end together; NCHW packs its pixels once for each part. */
+        const long ocg = g->oc / g->groups, most = g->nhwc ? FN(panel_count)(ocg) : ceil_div(ocg, 16);
+        const long wanted = threads == 1 ? 1 : ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, count * g->groups * g->n));
+        FN(gemm_job) job = {g, blocking, tensors, act, blocks, count, MIN(most, wanted)};
+        status = pool_run(g->nhwc ? FN(nhwc_task) : FN(nchw_task), &job, count * job.split * g->groups * g->n, threads);
     }
     free(blocks);
     return status;
