@@ -166,10 +166,12 @@ static int FN(nchw_task)(void *context, long index) {
     const long pixels = block->p1 - block->p0, panels = FN(panel_count)(pixels), kc = MIN(job->blocking->kc, k), plane = g->oh * g->ow;
     const size_t b_bytes = (size_t)(kc + 1) * FN(padded)(pixels) * sizeof(T), piece_bytes = (size_t)(taps + 1) * sizeof(segment);
     const size_t tile_bytes = (size_t)24 * NV_MAX * VL * sizeof(T);
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(piece_bytes) + aligned_size(tile_bytes))};
+    const size_t run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(piece_bytes) + aligned_size(tile_bytes) + aligned_size(run_bytes))};
     if (!s.next) return OUT_OF_MEMORY;
     T *b = take(&s, b_bytes), *tile_rows = take(&s, tile_bytes);
     segment *piece = take(&s, piece_bytes);
+    FN(run) *columns = take(&s, run_bytes);
 
     const long o0 = group * ocg + part(ocg, split, which), rows = group * ocg + part(ocg, split, which + 1) - o0;
     const T *x = (const T *)in->x + (image * g->ic + group * icg) * g->ih * g->iw, *z = in->residual;
@@ -185,9 +187,10 @@ static int FN(nchw_task)(void *context, long index) {
             const long ky = r->ky0 + tap / kx_taps, kx = r->kx0 + tap % kx_taps, a = (ky * g->kw + kx) * icg + c;
             for (long j = 0; j < panels; j++) {
                 const FN(panel) p = FN(panel_at)(pixels, j);
+                const long runs = FN(column_runs)(g, r, block->p0 + p.column, block->p0 + p.column + p.valid, ky, kx, columns);
                 T *to = b + p.column * kc + (i - k0) * p.nr;
                 for (long l = 0; l < run; l++, to += p.nr) {
-                    FN(column_row)(g, r, block->p0 + p.column, block->p0 + p.column + p.valid, ky, kx, x + (c + l) * g->ih * g->iw, to);
+                    FN(column_row)(columns, runs, g->sw, x + (c + l) * g->ih * g->iw, to);
                     for (long e = p.valid; e < p.nr; e++) to[e] = 0;
                 }
             }
