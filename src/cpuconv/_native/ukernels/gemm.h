@@ -99,9 +99,9 @@ static long FN(gemm_packed_size)(long k, long n) { return k * FN(padded)(n); }
 INLINE void FN(gemm_rows)(FN(tile) *t, const FN(panel) *p, long rows, const long *aoff, const long *coff, const long *zoff) {
     const T *bias_m = t->bias_m;
     if (!t->ldb) t->ldb = p->nr;
-    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr;
+    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
     for (long i = 0, row = 0; i < tiles; i++) {
-        const long height = rows / tiles + (i < rows % tiles);
+        const long height = low + (i < higher);
         if (bias_m) t->bias_m = bias_m + row;
         FN(gemm_ukernels)[p->nv][height - 1](t, aoff + row, coff + row, zoff + row, p->valid);
         row += height;

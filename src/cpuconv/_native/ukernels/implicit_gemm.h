@@ -66,10 +66,12 @@ static int FN(nhwc_task)(void *context, long index) {
     segment *all = take(&s, (size_t)most * sizeof(segment)), *piece = take(&s, (size_t)most * sizeof(segment));
 
     const long width = r->ox1 - r->ox0;
-    for (long i = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; i < rows; i++) {
-        aoff[i] = ((y * g->sh - g->pt) * g->iw + x * g->sw - g->pl) * g->ic;
-        coff[i] = (y * g->ow + x) * g->oc;
-        if (++x == r->ox1) x = r->ox0, y++;
+    for (long i = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; i < rows; y++, x = r->ox0) {
+        long a = ((y * g->sh - g->pt) * g->iw + x * g->sw - g->pl) * g->ic, c = (y * g->ow + x) * g->oc;
+        for (const long end = MIN(rows, i + r->ox1 - x); i < end; i++, a += g->sw * g->ic, c += g->oc) {
+            aoff[i] = a;
+            coff[i] = c;
+        }
     }
     long count = 0, total = 0;
     for (long ky = r->ky0; ky < r->ky1; ky++)
