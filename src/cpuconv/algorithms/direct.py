@@ -1,8 +1,203 @@
-"""stub"""
-from cpuconv.plan import Rejection
+"""`direct`: sums in registers over the input as it is (NHWC) or a padded copy that stays in cache (NCHW), in kernels that Numba
+compiles for vector length and tile. Does every problem, and is the one that takes Python functions as activations.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cpuconv._native import core
+from cpuconv.algorithms import native
+from cpuconv.cpu import Cpu
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Rejection
+from cpuconv.problem import Problem
+
+BLOCK = 192  # pixels of a task in NHWC
+SEGMENT = 24  # bytes of an entry in a kernel's list of taps
+
+
+class Tiling(NamedTuple):
+    """A kernel and its tile of mr rows and nv vectors; for the forms that copy the input, the padded copy of a band of `rows`."""
+
+    form: str  # "pixels", "channels" or "depthwise"
+    vl: int
+    mr: int
+    nv: int
+    rows: int = 0
+    columns: int = 0
+    pitch: int = 0
+    plane: int = 0
+    flat: bool = False
+    scratch: int = 0
+
+    @property
+    def nr(self) -> int:
+        return self.nv * self.vl
+
+
+def _even(total: int, most: int) -> int:
+    """The smallest piece, of `most` at most, that divides a total into as few pieces as `most` does."""
+    return -(-total // -(-total // most))
+
+
+def _runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int, int, int]]:
+    """Runs of outputs along an axis that share their taps inside the image: (first, end, first tap, end)."""
+    runs: list[tuple[int, int, int, int]] = []
+    for o in range(out):
+        start = o * stride - pad
+        low = min(taps, max(0, -(start // dilation)))
+        high = max(low, min(taps, (size - 1 - start) // dilation + 1))
+        if runs and runs[-1][2:] == (low, high):
+            runs[-1] = (runs[-1][0], o + 1, low, high)
+        else:
+            runs.append((o, o + 1, low, high))
+    return runs
+
+
+def _blocks(p: Problem, mr: int) -> Iterator[tuple[int, ...]]:
+    """The blocks of `pixels` as the kernel reads them: rectangles of pixels that share their taps, cut into pieces of whole tiles."""
+    top, _, left, _ = p.padding
+    ys = _runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
+    xs = _runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
+    piece = BLOCK // mr * mr
+    for (oy0, oy1, ky0, ky1), (ox0, ox1, kx0, kx1) in product(ys, xs):
+        area = (oy1 - oy0) * (ox1 - ox0)
+        for p0 in range(0, area, piece):
+            yield oy0, ox0, ox1, p0, min(area, p0 + piece), ky0, ky1, kx0, kx1
+
+
+class Packed(NamedTuple):
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
+class DirectPlan:
+    problem: Problem
+    cost: Cost
+    weight_format: Hashable
+    tiling: Tiling
+    task: Any = field(repr=False)  # C callbacks
+    activation: Any = field(repr=False)
+    context: Array = field(repr=False)  # one record of _jit.direct.CONTEXT, but for the arrays
+    blocks: Array = field(repr=False)
+
+    def pack(self, weight: Array, bias: Array | None) -> Packed:
+        p, t, dtype = self.problem, self.tiling, NUMPY_DTYPES[self.problem.dtype]
+        taps = p.kh * p.kw
+        values = np.zeros(p.oc, dtype) if bias is None else bias
+        if t.form == "channels":
+            rows = _padded(weight.reshape(p.groups, p.ocg, p.icg, taps), 1, t.mr)
+            ordered = rows.reshape(p.groups, -1, t.mr, p.icg, taps).transpose(0, 1, 4, 3, 2)
+        else:
+            groups = 1 if t.form == "depthwise" else p.groups
+            columns = _padded(weight.reshape(p.k, groups, p.oc // groups), 2, t.nr)
+            ordered = columns.reshape(p.k, groups, -1, t.nr).transpose(1, 2, 0, 3)
+            values = _padded(values.reshape(groups, p.oc // groups), 1, t.nr)
+        packed = native.aligned_empty(ordered.size, dtype).reshape(ordered.shape)
+        packed[...] = ordered
+        return Packed(packed, values)
+
+    def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
+        p, t = self.problem, self.tiling
+        panels = -(-p.oc // t.nr) if t.form == "depthwise" else -(-p.ocg // (t.mr if t.form == "channels" else t.nr)) * 1
+        context = self.context.copy()
+        c = context[0]
+        tasks = p.n * int(c["count"])
+        if t.form == "depthwise":
+            tasks *= panels
+        else:
+            tasks *= p.groups
+            # Enough tasks for all threads to end together; NCHW copies its input once for each part.
+            wanted = 1 if threads == 1 else -(-(3 if t.form == "channels" else 6) * threads // max(1, tasks))
+            c["split"] = min(panels, wanted)
+            tasks *= int(c["split"])
+        c["x"], c["weight"], c["bias"], c["y"] = (a.ctypes.data for a in (x, packed.weight, packed.bias, out))
+        c["residual"] = 0 if residual is None else residual.ctypes.data
+        status = core.run_tasks(self.task.address, context.ctypes.data, tasks, threads)
+        if status == 1:
+            raise RuntimeError(f"activation: {p.epilogue.activation} raised an exception (see stderr)")
+        if status:
+            raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+def _padded(a: Array, axis: int, multiple: int) -> Array:
+    """`a` with zeros behind along an axis."""
+    width = [(0, 0)] * a.ndim
+    width[axis] = (0, -a.shape[axis] % multiple)
+    return np.pad(a, width)
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
 class Direct:
     name = "direct"
     version = 1
     plain = True
-    def supports(self, problem, cpu):
-        return Rejection("not yet")
+
+    def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
+        return None if _has_numba() else Rejection("numba is not installed")
+
+    def tiling(self, p: Problem, cpu: Cpu) -> Tiling:
+        vl = cpu.vector_length(p.dtype)
+        many = cpu.isa_row.vector_bytes == 64  # registers
+        list_bytes = -(-p.kh * p.kw * SEGMENT // 64) * 64
+        (sh, sw), (dh, dw), size = p.stride, p.dilation, p.itemsize
+        if p.layout == "nhwc" and p.icg == 1 and p.ocg < vl:
+            nv = min(2, -(-p.oc // vl))
+            columns = (p.ow - 1) * sw + (p.kw - 1) * dw + 1
+            row = columns * nv * vl * size
+            halo = (p.kh - 1) * dh + 1
+            rows = _even(p.oh, max(1, min((cpu.l2 // 4 // row - halo) // sh + 1, p.oh)))
+            return Tiling("depthwise", vl, 6 if many else 4, nv, rows, columns, scratch=list_bytes + ((rows - 1) * sh + halo) * row)
+        if p.layout == "nhwc":
+            vectors = -(-p.ocg // vl)
+            nv = min(range(1, 5 if many else 3), key=lambda nv: (-(-vectors // nv) * nv, -nv))
+            return Tiling("pixels", vl, 8 if nv < 3 and many else 6, nv, scratch=list_bytes)
+        mr = _even(p.ocg, 6)
+        nv = {1: 8, 2: 6, 3: 4, 4: 4, 5: 4, 6: 4}[mr] // (1 if many else 2)
+        columns = p.ow + (p.kw - 1) * dw // sw
+        flat = columns / p.ow < -(-p.ow // (nv * vl)) * nv * vl / p.ow
+        phases = min(sh, (p.kw - 1) * dw + 1) * min(sw, (p.kw - 1) * dw + 1)
+        phases = min(sh, (p.kh - 1) * dh + 1) * min(sw, (p.kw - 1) * dw + 1)
+        halo = (p.kh - 1) * dh // sh
+        rows = _even(p.oh, max(1, min(cpu.l2 // 2 // (phases * columns * p.icg * size) - halo, p.oh)))
+        # An odd number of cache lines, so that the channels spread over the sets of L1.
+        plane = (-(-phases * (rows + halo) * columns * size // 64) | 1) * 64
+        scratch = list_bytes + p.icg * plane + nv * vl * size
+        return Tiling("channels", vl, mr, nv, rows, columns, rows + halo, plane, flat, scratch)
+
+    def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
+        return Cost(1.0, 0, 0, native.plain_error(problem))
+
+    def build(self, problem: Problem, cpu: Cpu) -> DirectPlan:
+        from cpuconv._jit import activations, direct
+
+        p, t = problem, self.tiling(problem, cpu)
+        task = direct.KERNELS[t.form](p.itemsize, t.vl, t.mr, t.nv)
+        blocks = np.array(list(_blocks(p, t.mr)) if t.form == "pixels" else [], np.int64)
+        context = np.zeros(1, direct.CONTEXT)
+        c = context[0]
+        keys = ("n", "ic", "ih", "iw", "oc", "kh", "kw", "sh", "sw", "pt", "pl", "dh", "dw", "groups", "oh", "ow")
+        for key, value in zip(keys, native.geometry(p), strict=False):
+            c[key] = value
+        for key in ("rows", "columns", "pitch", "plane", "flat", "scratch"):
+            c[key] = getattr(t, key)
+        c["blocks"], c["arena"] = blocks.ctypes.data, core.arena_address()
+        c["count"] = len(blocks) if t.form == "pixels" else -(-p.oh // t.rows)
+        activation = None
+        if a := p.epilogue.activation:
+            activation = activations.from_python(a.function, p.itemsize) if a.function else activations.named(a.name, p.itemsize)
+            c["activation"] = activation.address
+            _, c["a"], c["b"] = native.activation(None if a.function else a)
+        return DirectPlan(p, self.estimate(p, cpu), (self.name, t.form, t.vl, t.mr, t.nv), t, task, activation, context, blocks)
