@@ -24,41 +24,41 @@ def _signature(size: int) -> Any:
 @functools.cache
 def named(name: str, size: int) -> Any:
     """A named activation. NaN stays NaN, as a comparison with it is false."""
-    T = {4: np.float32, 8: np.float64}[size]
+    T: Any = {4: np.float32, 8: np.float64}[size]
     zero, half, one, sixth, root = T(0), T(0.5), T(1), T(1 / 6), T(math.sqrt(0.5))
 
-    def clip(y, count, a, b):  # type: ignore[no-untyped-def]
+    def clip(y, count, a, b):
         y, low, high = carray(y, count), T(a), T(b)
         for i in range(count):
             v = low if y[i] < low else y[i]
             y[i] = high if v > high else v
         return 1
 
-    def leaky_relu(y, count, a, b):  # type: ignore[no-untyped-def]
+    def leaky_relu(y, count, a, b):
         y, slope = carray(y, count), T(a)
         for i in range(count):
             y[i] = y[i] if y[i] > zero else slope * y[i]
         return 1
 
-    def sigmoid(y, count, a, b):  # type: ignore[no-untyped-def]
+    def sigmoid(y, count, a, b):
         y = carray(y, count)
         for i in range(count):
             y[i] = one / (one + math.exp(-y[i]))
         return 1
 
-    def tanh(y, count, a, b):  # type: ignore[no-untyped-def]
+    def tanh(y, count, a, b):
         y = carray(y, count)
         for i in range(count):
             y[i] = math.tanh(y[i])
         return 1
 
-    def silu(y, count, a, b):  # type: ignore[no-untyped-def]
+    def silu(y, count, a, b):
         y = carray(y, count)
         for i in range(count):
             y[i] = y[i] / (one + math.exp(-y[i]))
         return 1
 
-    def hardsigmoid(y, count, a, b):  # type: ignore[no-untyped-def]
+    def hardsigmoid(y, count, a, b):
         y = carray(y, count)
         for i in range(count):
             v = y[i] * sixth + half
@@ -66,7 +66,7 @@ def named(name: str, size: int) -> Any:
             y[i] = one if v > one else v
         return 1
 
-    def hardswish(y, count, a, b):  # type: ignore[no-untyped-def]
+    def hardswish(y, count, a, b):
         y = carray(y, count)
         for i in range(count):
             v = y[i] * sixth + half
@@ -74,7 +74,7 @@ def named(name: str, size: int) -> Any:
             y[i] = y[i] * (one if v > one else v)
         return 1
 
-    def gelu(y, count, a, b):  # type: ignore[no-untyped-def]
+    def gelu(y, count, a, b):
         y = carray(y, count)
         for i in range(count):
             y[i] = half * y[i] * (one + math.erf(y[i] * root))
@@ -95,7 +95,7 @@ def from_python(function: Callable[[float], float], size: int) -> Any:
     """
     scalar = njit(error_model="numpy")(function) if isinstance(function, FunctionType) else function
 
-    def rows(y, count, a, b):  # type: ignore[no-untyped-def]
+    def rows(y, count, a, b):
         y = carray(y, count)
         for i in range(count):
             y[i] = scalar(y[i])

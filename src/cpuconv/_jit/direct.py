@@ -48,19 +48,19 @@ def compile_callback(signature: Any, function: Any, cached: bool = True) -> Any:
 
 
 @njit(error_model="numpy")
-def part(total, parts, i):  # type: ignore[no-untyped-def]
+def part(total, parts, i):
     """Where part i begins when [0, total) is divided as evenly as can be."""
     return total // parts * i + min(i, total % parts)
 
 
 @njit(error_model="numpy")
-def first_tap(o, stride, pad, dilation, taps):  # type: ignore[no-untyped-def]
+def first_tap(o, stride, pad, dilation, taps):
     """First tap of output o that does not fall before the image."""
     return min(taps, max(0, (pad - o * stride + dilation - 1) // dilation))
 
 
 @njit(error_model="numpy")
-def last_tap(o, stride, pad, dilation, taps, size):  # type: ignore[no-untyped-def]
+def last_tap(o, stride, pad, dilation, taps, size):
     """One past the last tap of output o that does not fall behind the image."""
     return min(taps, max(0, (size - 1 - o * stride + pad + dilation) // dilation))
 
@@ -71,7 +71,7 @@ def pixels(size: int, vl: int, mr: int, nv: int) -> Any:
     nr = nv * vl
     tile_bytes, table_bytes = mr * nr * size, 8 * mr
 
-    def task(context, index):  # type: ignore[no-untyped-def]
+    def task(context, index):
         c = carray(context, 1)[0]
         icg, ocg = c.ic // c.groups, c.oc // c.groups
         k, panels = c.kh * c.kw * icg, (ocg + nr - 1) // nr
@@ -141,7 +141,7 @@ def channels(size: int, vl: int, mr: int, nv: int) -> Any:
     nr = nv * vl
     tile_bytes = mr * nr * size
 
-    def task(context, index):  # type: ignore[no-untyped-def]
+    def task(context, index):
         c = carray(context, 1)[0]
         icg, ocg = c.ic // c.groups, c.oc // c.groups
         k, panels = c.kh * c.kw * icg, (ocg + mr - 1) // mr
@@ -172,16 +172,16 @@ def channels(size: int, vl: int, mr: int, nv: int) -> Any:
                 for row in range(c.pitch):
                     iy = (oy0 + row) * c.sh + phase // phases_x - c.pt
                     if iy < 0 or iy >= c.ih:
-                        zero(to, c.columns * size)
+                        zero(size, vl, to, c.columns)
                     else:
-                        zero(to, j0 * size)
+                        zero(size, vl, to, j0)
                         at = source + (iy * c.iw + j0 * c.sw + x0) * size
                         if c.sw == 1:
-                            copy(to + j0 * size, at, (j1 - j0) * size)
+                            copy(size, vl, to + j0 * size, at, j1 - j0)
                         else:
                             for j in range(j1 - j0):
                                 move(size, to + (j0 + j) * size, at + j * c.sw * size)
-                        zero(to + j1 * size, (c.columns - j1) * size)
+                        zero(size, vl, to + j1 * size, c.columns - j1)
                     to += c.columns * size
 
         tile = stack(tile_bytes)
@@ -190,8 +190,9 @@ def channels(size: int, vl: int, mr: int, nv: int) -> Any:
             for line_x in range(0, length, nr):
                 first = line * c.columns + line_x
                 last = line * c.columns + min(length, line_x + nr)
+                first_y, first_x = first // c.columns, first % c.columns
                 ky0 = first_tap(oy0 + (last - 1) // c.columns, c.sh, c.pt, c.dh, c.kh)
-                ky1 = max(ky0, last_tap(oy0 + first // c.columns, c.sh, c.pt, c.dh, c.kh, c.ih))
+                ky1 = max(ky0, last_tap(oy0 + first_y, c.sh, c.pt, c.dh, c.kh, c.ih))
                 taps, count = segments + ky0 * c.kw * SEGMENT, (ky1 - ky0) * c.kw
                 for panel in range(part(panels, c.split, which), part(panels, c.split, which + 1)):
                     weight = c.weight + (group * panels + panel) * mr * k * size
@@ -199,9 +200,8 @@ def channels(size: int, vl: int, mr: int, nv: int) -> Any:
                     o0 = group * ocg + panel * mr
                     for i in range(min(mr, ocg - panel * mr)):
                         plane = ((image * c.oc + o0 + i) * c.oh + oy0) * c.ow
-                        p = first
+                        p, y, x = first, first_y, first_x
                         while p < last:
-                            y, x = p // c.columns, p % c.columns
                             run = min(c.ow - x, last - p)
                             if run > 0:
                                 at = (plane + y * c.ow + x) * size
@@ -210,7 +210,7 @@ def channels(size: int, vl: int, mr: int, nv: int) -> Any:
                                 finish(CHANNELS, size, vl, values, c.bias + (o0 + i) * size, residual, c.y + at, run)
                                 if c.activation and not activate(c.activation, c.y + at, run, c.a, c.b):
                                     return FAILED
-                            p += c.columns - x
+                            p, y, x = p + c.columns - x, y + 1, 0
         return 0
 
     return compile_callback(TASK, task)
@@ -225,7 +225,7 @@ def depthwise(size: int, vl: int, mr: int, nv: int) -> Any:
     nr = nv * vl
     tile_bytes, table_bytes = mr * nr * size, 8 * mr
 
-    def task(context, index):  # type: ignore[no-untyped-def]
+    def task(context, index):
         c = carray(context, 1)[0]
         times = c.oc // c.ic
         panels = (c.oc + nr - 1) // nr
@@ -251,18 +251,18 @@ def depthwise(size: int, vl: int, mr: int, nv: int) -> Any:
         for row in range((height - 1) * c.sh + (c.kh - 1) * c.dh + 1):
             iy = oy0 * c.sh + row - c.pt
             if iy < 0 or iy >= c.ih:
-                zero(to, c.columns * pixel)
+                zero(size, vl, to, c.columns * nr)
             else:
-                zero(to, j0 * pixel)
+                zero(size, vl, to, j0 * nr)
                 at = c.x + ((image * c.ih + iy) * c.iw + j0 - c.pl) * c.ic * size
                 for j in range(j0, j1):
                     if times == 1:
-                        copy(to + j * pixel, at + panel * pixel, lanes * size)
+                        copy(size, vl, to + j * pixel, at + panel * pixel, lanes)
                     else:
                         for lane in range(lanes):
                             move(size, to + j * pixel + lane * size, at + (panel * nr + lane) // times * size)
                     at += c.ic * size
-                zero(to + j1 * pixel, (c.columns - j1) * pixel)
+                zero(size, vl, to + j1 * pixel, (c.columns - j1) * nr)
             to += c.columns * pixel
 
         tile, rows = stack(tile_bytes), stack(table_bytes)

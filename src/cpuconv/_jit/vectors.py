@@ -41,12 +41,36 @@ def _splat(builder: Any, scalar: Any, vl: int) -> Any:
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, vl), [0] * vl))
 
 
+def _tail(builder: Any, count: Any, vl: int) -> tuple[Any, Any, Any]:
+    """How many of `count` elements make whole vectors, whether some are left, and the mask of these."""
+    whole = builder.and_(count, I64(-vl))
+    left = builder.sub(count, whole)
+    lanes = ir.Constant(ir.VectorType(I64, vl), list(range(vl)))
+    return whole, builder.icmp_signed(">", left, I64(0)), builder.icmp_signed("<", lanes, _splat(builder, left, vl))
+
+
+def _masked(builder: Any, operation: str, vector: Any, size: int, result: Any, arguments: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    name = f"llvm.masked.{operation}.v{vector.count}f{8 * size}.p0"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _masked_load(builder: Any, vector: Any, address: Any, size: int, mask: Any) -> Any:
+    pointer, zeros = builder.inttoptr(address, vector.as_pointer()), ir.Constant(vector, [0.0] * vector.count)
+    return _masked(builder, "load", vector, size, vector, [pointer, I32(size), mask, zeros])
+
+
+def _masked_store(builder: Any, value: Any, address: Any, size: int, mask: Any) -> None:
+    pointer = builder.inttoptr(address, value.type.as_pointer())
+    _masked(builder, "store", value.type, size, ir.VoidType(), [value, pointer, I32(size), mask])
+
+
 @intrinsic(prefer_literal=True)
-def stack(typing, size):  # type: ignore[no-untyped-def]
+def stack(typing, size):
     """Address of so many bytes, 64-byte aligned, that live until the function returns."""
     array = ir.ArrayType(I8, size.literal_value)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         memory = cgutils.alloca_once(builder, array)
         memory.align = 64
         return builder.ptrtoint(memory, I64)
@@ -55,16 +79,16 @@ def stack(typing, size):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def peek(typing, address):  # type: ignore[no-untyped-def]
+def peek(typing, address):
     """The integer at an address."""
     return INT(INT), lambda context, builder, signature, args: _load(builder, I64, args[0], 8)
 
 
 @intrinsic
-def poke(typing, address, value):  # type: ignore[no-untyped-def]
+def poke(typing, address, value):
     """Store an integer."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         _store(builder, args[1], args[0], 8)
         return context.get_dummy_value()
 
@@ -72,46 +96,55 @@ def poke(typing, address, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic(prefer_literal=True)
-def move(typing, size, to, source):  # type: ignore[no-untyped-def]
+def move(typing, size, to, source):
     """Copy one element."""
-    kind = _element(size.literal_value)
+    SIZE = size.literal_value
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        _store(builder, _load(builder, kind, args[2], kind_size), args[1], kind_size)
+    def codegen(context, builder, signature, args):
+        _store(builder, _load(builder, _element(SIZE), args[2], SIZE), args[1], SIZE)
         return context.get_dummy_value()
 
-    kind_size = size.literal_value
     return types.void(size, INT, INT), codegen
 
 
-@intrinsic
-def copy(typing, to, source, length):  # type: ignore[no-untyped-def]
-    """memcpy."""
+@intrinsic(prefer_literal=True)
+def copy(typing, size, vl, to, source, count):
+    """Copy `count` elements. Reads nothing beyond them, but stores whole vectors."""
+    SIZE, VL = size.literal_value, vl.literal_value
+    vector = ir.VectorType(_element(SIZE), VL)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        to, source = (builder.inttoptr(address, I8.as_pointer()) for address in args[:2])
-        cgutils.raw_memcpy(builder, to, source, args[2], 1)
+    def codegen(context, builder, signature, args):
+        to, source, count = args[2:]
+        whole, left, mask = _tail(builder, count, VL)
+        with cgutils.for_range_slice(builder, I64(0), builder.mul(whole, I64(SIZE)), I64(VL * SIZE), I64) as (i, _):
+            _store(builder, _load(builder, vector, builder.add(source, i), SIZE), builder.add(to, i), SIZE)
+        with builder.if_then(left):
+            i = builder.mul(whole, I64(SIZE))
+            _store(builder, _masked_load(builder, vector, builder.add(source, i), SIZE, mask), builder.add(to, i), SIZE)
         return context.get_dummy_value()
 
-    return types.void(INT, INT, INT), codegen
+    return types.void(size, vl, *[INT] * 3), codegen
 
 
-@intrinsic
-def zero(typing, to, length):  # type: ignore[no-untyped-def]
-    """Set bytes to zero."""
+@intrinsic(prefer_literal=True)
+def zero(typing, size, vl, to, count):
+    """Set `count` elements, rounded up to whole vectors, to zero."""
+    SIZE, VL = size.literal_value, vl.literal_value
+    zeros = ir.Constant(ir.VectorType(_element(SIZE), VL), [0.0] * VL)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        cgutils.memset(builder, builder.inttoptr(args[0], I8.as_pointer()), args[1], 0)
+    def codegen(context, builder, signature, args):
+        with cgutils.for_range_slice(builder, I64(0), builder.mul(args[3], I64(SIZE)), I64(VL * SIZE), I64) as (i, _):
+            _store(builder, zeros, builder.add(args[2], i), SIZE)
         return context.get_dummy_value()
 
-    return types.void(INT, INT), codegen
+    return types.void(size, vl, INT, INT), codegen
 
 
 @intrinsic
-def arena(typing, function, length):  # type: ignore[no-untyped-def]
+def arena(typing, function, length):
     """Call the pool's `void *arena(size_t)`: scratch of this thread, or 0."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         kind = ir.FunctionType(I64, [I64])
         return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
 
@@ -119,10 +152,10 @@ def arena(typing, function, length):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def activate(typing, function, y, count, a, b):  # type: ignore[no-untyped-def]
+def activate(typing, function, y, count, a, b):
     """Call `int activation(T *y, intp count, double a, double b)`; 0 means that it failed."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         kind = ir.FunctionType(I32, [I64, I64, ir.DoubleType(), ir.DoubleType()])
         return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
 
@@ -130,7 +163,7 @@ def activate(typing, function, y, count, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic(prefer_literal=True)
-def multiply(typing, form, size, vl, mr, nv, segments, count, rows, b, b_step, tile):  # type: ignore[no-untyped-def]
+def multiply(typing, form, size, vl, mr, nv, segments, count, rows, b, b_step, tile):
     """tile[mr][nv * vl] = sum of products over segments, the accumulators in registers all the way.
 
     `segments`: `count` triples of integers (offset into A, offset into B, length). Each step multiplies a column of A with a
@@ -142,7 +175,7 @@ def multiply(typing, form, size, vl, mr, nv, segments, count, rows, b, b_step, t
     element = _element(SIZE)
     vector = ir.VectorType(element, VL)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         segments, count, rows, b, b_step, tile = args[5:]
         name = f"llvm.fmuladd.v{VL}f{8 * SIZE}"
         fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
@@ -182,7 +215,11 @@ def multiply(typing, form, size, vl, mr, nv, segments, count, rows, b, b_step, t
             new += [builder.call(fma, [left[j], factors[j], sums[i * NV + j]]) for j in range(NV)]
         step = MR * SIZE if FORM == CHANNELS else SIZE
         following = builder.add(k, I64(1))
-        for phi, first, value in ((k, I64(0), following), (a_offset, a_first, builder.add(a_offset, I64(step))), (b_at, b_first, builder.add(b_at, b_step))):
+        for phi, first, value in (
+            (k, I64(0), following),
+            (a_offset, a_first, builder.add(a_offset, I64(step))),
+            (b_at, b_first, builder.add(b_at, b_step)),
+        ):
             phi.add_incoming(first, outer)
             phi.add_incoming(value, inner)
         for phi, value in zip(sums, new, strict=True):
@@ -207,22 +244,15 @@ def multiply(typing, form, size, vl, mr, nv, segments, count, rows, b, b_step, t
 
 
 @intrinsic(prefer_literal=True)
-def finish(typing, form, size, vl, tile, bias, residual, y, count):  # type: ignore[no-untyped-def]
+def finish(typing, form, size, vl, tile, bias, residual, y, count):
     """y[:count] = tile + bias (+ residual, unless its address is 0). CHANNELS: one bias for all, else one for each element."""
     FORM, SIZE, VL = (literal.literal_value for literal in (form, size, vl))
     element = _element(SIZE)
-    vector, mask_type = ir.VectorType(element, VL), ir.VectorType(ir.IntType(1), VL)
+    vector = ir.VectorType(element, VL)
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         tile, bias, residual, y, count = args[3:]
-        suffix = f"v{VL}f{8 * SIZE}.p0"
-        pointer = vector.as_pointer()
-        load_type = ir.FunctionType(vector, [pointer, I32, mask_type, vector])
-        masked_load = cgutils.get_or_insert_function(builder.module, load_type, f"llvm.masked.load.{suffix}")
-        store_type = ir.FunctionType(ir.VoidType(), [vector, pointer, I32, mask_type])
-        masked_store = cgutils.get_or_insert_function(builder.module, store_type, f"llvm.masked.store.{suffix}")
         has_residual = builder.icmp_signed("!=", residual, I64(0))
-        zeros = ir.Constant(vector, [0.0] * VL)
         single_bias = _splat(builder, _load(builder, element, bias, SIZE), VL) if FORM == CHANNELS else None
 
         def part(offset: Any, mask: Any) -> None:
@@ -231,26 +261,21 @@ def finish(typing, form, size, vl, tile, bias, residual, y, count):  # type: ign
             value = builder.fadd(_load(builder, vector, at[0], SIZE), single_bias or _load(builder, vector, at[1], SIZE))
             before = builder.block
             with builder.if_then(has_residual):
-                if mask is None:
-                    more = _load(builder, vector, at[2], SIZE)
-                else:
-                    more = builder.call(masked_load, [builder.inttoptr(at[2], pointer), I32(SIZE), mask, zeros])
+                more = _masked_load(builder, vector, at[2], SIZE, mask) if mask else _load(builder, vector, at[2], SIZE)
                 total, within = builder.fadd(value, more), builder.block
             result = builder.phi(vector)
             result.add_incoming(value, before)
             result.add_incoming(total, within)
-            if mask is None:
-                _store(builder, result, at[3], SIZE)
+            if mask:
+                _masked_store(builder, result, at[3], SIZE, mask)
             else:
-                builder.call(masked_store, [result, builder.inttoptr(at[3], pointer), I32(SIZE), mask])
+                _store(builder, result, at[3], SIZE)
 
-        whole = builder.and_(count, I64(-VL))
-        with cgutils.for_range_slice(builder, I64(0), whole, I64(VL), I64) as (i, _):
-            part(builder.mul(i, I64(SIZE)), None)
-        left = builder.sub(count, whole)
-        with builder.if_then(builder.icmp_signed(">", left, I64(0))):
-            lanes = ir.Constant(ir.VectorType(I64, VL), list(range(VL)))
-            part(builder.mul(whole, I64(SIZE)), builder.icmp_signed("<", lanes, _splat(builder, left, VL)))
+        whole, left, mask = _tail(builder, count, VL)
+        with cgutils.for_range_slice(builder, I64(0), builder.mul(whole, I64(SIZE)), I64(VL * SIZE), I64) as (i, _):
+            part(i, None)
+        with builder.if_then(left):
+            part(builder.mul(whole, I64(SIZE)), mask)
         return context.get_dummy_value()
 
     return types.void(form, size, vl, *[INT] * 5), codegen

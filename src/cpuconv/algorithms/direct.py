@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Rejection
 from cpuconv.problem import Problem
 
-BLOCK = 192  # pixels of a task in NHWC
+BLOCK, BLOCKS = 192, 512  # pixels of a task in NHWC, unless that makes more tasks of a rectangle than these
 SEGMENT = 24  # bytes of an entry in a kernel's list of taps
 
 
@@ -42,6 +42,10 @@ class Tiling(NamedTuple):
         return self.nv * self.vl
 
 
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
 def _even(total: int, most: int) -> int:
     """The smallest piece, of `most` at most, that divides a total into as few pieces as `most` does."""
     return -(-total // -(-total // most))
@@ -61,14 +65,20 @@ def _runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) 
     return runs
 
 
+def _valid_share(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> float:
+    """The share of all (output, tap) pairs along an axis whose tap reads the image and not padding."""
+    runs = _runs(out, stride, pad, dilation, taps, size)
+    return sum((o1 - o0) * (k1 - k0) for o0, o1, k0, k1 in runs) / (out * taps)
+
+
 def _blocks(p: Problem, mr: int) -> Iterator[tuple[int, ...]]:
     """The blocks of `pixels` as the kernel reads them: rectangles of pixels that share their taps, cut into pieces of whole tiles."""
     top, _, left, _ = p.padding
     ys = _runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
     xs = _runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
-    piece = BLOCK // mr * mr
     for (oy0, oy1, ky0, ky1), (ox0, ox1, kx0, kx1) in product(ys, xs):
         area = (oy1 - oy0) * (ox1 - ox0)
+        piece = max(BLOCK, area // BLOCKS) // mr * mr
         for p0 in range(0, area, piece):
             yield oy0, ox0, ox1, p0, min(area, p0 + piece), ky0, ky1, kx0, kx1
 
@@ -107,18 +117,18 @@ class DirectPlan:
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
         p, t = self.problem, self.tiling
-        panels = -(-p.oc // t.nr) if t.form == "depthwise" else -(-p.ocg // (t.mr if t.form == "channels" else t.nr)) * 1
         context = self.context.copy()
         c = context[0]
         tasks = p.n * int(c["count"])
         if t.form == "depthwise":
-            tasks *= panels
+            tasks *= -(-p.oc // t.nr)
         else:
             tasks *= p.groups
             # Enough tasks for all threads to end together; NCHW copies its input once for each part.
-            wanted = 1 if threads == 1 else -(-(3 if t.form == "channels" else 6) * threads // max(1, tasks))
-            c["split"] = min(panels, wanted)
-            tasks *= int(c["split"])
+            copies, panel = (True, t.mr) if t.form == "channels" else (False, t.nr)
+            wanted = 1 if threads == 1 else -(-(3 if copies else 6) * threads // max(1, tasks))
+            c["split"] = split = min(-(-p.ocg // panel), wanted)
+            tasks *= split
         c["x"], c["weight"], c["bias"], c["y"] = (a.ctypes.data for a in (x, packed.weight, packed.bias, out))
         c["residual"] = 0 if residual is None else residual.ctypes.data
         status = core.run_tasks(self.task.address, context.ctypes.data, tasks, threads)
@@ -151,7 +161,7 @@ class Direct:
     def tiling(self, p: Problem, cpu: Cpu) -> Tiling:
         vl = cpu.vector_length(p.dtype)
         many = cpu.isa_row.vector_bytes == 64  # registers
-        list_bytes = -(-p.kh * p.kw * SEGMENT // 64) * 64
+        list_bytes = _up(p.kh * p.kw * SEGMENT, 64)
         (sh, sw), (dh, dw), size = p.stride, p.dilation, p.itemsize
         if p.layout == "nhwc" and p.icg == 1 and p.ocg < vl:
             nv = min(2, -(-p.oc // vl))
@@ -162,13 +172,12 @@ class Direct:
             return Tiling("depthwise", vl, 6 if many else 4, nv, rows, columns, scratch=list_bytes + ((rows - 1) * sh + halo) * row)
         if p.layout == "nhwc":
             vectors = -(-p.ocg // vl)
-            nv = min(range(1, 5 if many else 3), key=lambda nv: (-(-vectors // nv) * nv, -nv))
+            nv = min(range(1, 5 if many else 3), key=lambda nv: (_up(vectors, nv), -nv))
             return Tiling("pixels", vl, 8 if nv < 3 and many else 6, nv, scratch=list_bytes)
         mr = _even(p.ocg, 6)
         nv = {1: 8, 2: 6, 3: 4, 4: 4, 5: 4, 6: 4}[mr] // (1 if many else 2)
         columns = p.ow + (p.kw - 1) * dw // sw
-        flat = columns / p.ow < -(-p.ow // (nv * vl)) * nv * vl / p.ow
-        phases = min(sh, (p.kw - 1) * dw + 1) * min(sw, (p.kw - 1) * dw + 1)
+        flat = columns < _up(p.ow, nv * vl)
         phases = min(sh, (p.kh - 1) * dh + 1) * min(sw, (p.kw - 1) * dw + 1)
         halo = (p.kh - 1) * dh // sh
         rows = _even(p.oh, max(1, min(cpu.l2 // 2 // (phases * columns * p.icg * size) - halo, p.oh)))
@@ -178,7 +187,28 @@ class Direct:
         return Tiling("channels", vl, mr, nv, rows, columns, rows + halo, plane, flat, scratch)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
-        return Cost(1.0, 0, 0, native.plain_error(problem))
+        p, t = problem, self.tiling(problem, cpu)
+        top, _, left, _ = p.padding
+        share = _valid_share(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
+        if t.form == "channels":
+            line, pixels = (t.rows * t.columns, t.rows * p.ow) if t.flat else (p.ow, p.ow)
+            # loads that cross cache lines cost twice
+            waste = _up(p.ocg, t.mr) / p.ocg * _up(line, t.nr) / pixels * (1 + 0.6 / t.mr)
+            copied = p.ic * -(-p.oh // t.rows) * t.plane / p.itemsize * (4 / t.vl if p.stride[1] == 1 else 4)
+        elif t.form == "depthwise":
+            share, waste = 1.0, _up(p.oc, t.nr) / p.oc
+            copied = -(-p.oh // t.rows) * (t.scratch / p.itemsize) * (_up(p.oc, t.nr) / t.nr) * (4 / t.vl if p.ocg == 1 else 4)
+        else:
+            share *= _valid_share(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
+            waste, copied = _up(p.ocg, t.nr) / p.ocg, 0.0
+        # What a tap and what storing a tile cost beside the multiply-adds, in steps of the sum
+        length = p.icg * (p.kw if t.form == "pixels" and p.groups == p.dilation[1] == 1 else 1)
+        overhead = (1 + 6 / (length * t.mr * t.nv)) * (1 + 14 / max(1.0, p.k * share))
+        compute = p.flops / cpu.peak(p.dtype) * share * waste * overhead + p.n * copied / (1e9 * cpu.ghz)
+        weight = p.oc * p.k * p.itemsize
+        traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
+        seconds = 8e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
+        return Cost(seconds, t.scratch, weight, native.plain_error(p), weight / 1e9)
 
     def build(self, problem: Problem, cpu: Cpu) -> DirectPlan:
         from cpuconv._jit import activations, direct
