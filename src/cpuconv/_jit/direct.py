@@ -18,13 +18,13 @@ from cpuconv._jit.vectors import CHANNELS, DEPTHWISE, PIXELS, activate, arena, c
 
 CONTEXT = np.dtype(
     [(name, np.int64) for name in (
-        "x", "weight", "bias", "residual", "y", "activation", "arena",
+        "x", "weight", "bias", "residual", "y", "split", "activation", "arena",
         "n", "ic", "ih", "iw", "oc", "kh", "kw", "sh", "sw", "pt", "pl", "dh", "dw", "groups", "oh", "ow",
-        "blocks", "count", "split", "scratch", "rows", "columns", "pitch", "plane", "flat",
+        "blocks", "count", "scratch", "rows", "columns", "pitch", "plane", "flat",
     )] + [("a", np.float64), ("b", np.float64)]
 )  # fmt: skip
-"""Addresses; the geometry; then the blocking:
-blocks: address of PIXELS' blocks; count: blocks or bands of an image; split: parts of their output channels;
+"""What differs from call to call: the arrays' addresses and `split`, the parts of the output channels. Addresses of functions.
+The geometry. The blocking: blocks: address of PIXELS' blocks; count: blocks or bands of an image;
 scratch: bytes of a task; rows: output rows of a band; columns: row pitch of the padded input, in elements;
 pitch: rows of a (phase of a) padded plane; plane: bytes of a channel; flat: a tile may go on in the next row."""
 

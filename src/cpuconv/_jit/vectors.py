@@ -2,7 +2,8 @@
 
 Addresses are integers (intp), sizes and offsets in bytes unless said otherwise. `size` is the element's: 4 is float32, 8 is
 float64. The intrinsics are at module level and take what the code is specialised on as literal integers, as one that is made
-inside a function would keep its callers out of Numba's disk cache.
+inside a function would keep its callers out of Numba's disk cache. That cache looks at the file of the caller only: after a
+change here, touch `direct.py`.
 """
 
 from __future__ import annotations

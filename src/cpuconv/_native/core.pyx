@@ -191,6 +191,12 @@ def arena_address():
     return <uintptr_t>&task_arena
 
 
+def address(array):
+    """Address of a C-contiguous array's first element; 0 for None."""
+    cdef Buffer b = Buffer(array)
+    return <uintptr_t>b.pointer()
+
+
 def activate(str isa, str dtype, activation, y):
     """Applies an activation to a contiguous array in place."""
     cdef Buffer by = Buffer(y, True)

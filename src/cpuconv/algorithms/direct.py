@@ -21,6 +21,7 @@ from cpuconv.problem import Problem
 
 BLOCK, BLOCKS = 192, 512  # pixels of a task in NHWC, unless that makes more tasks of a rectangle than these
 SEGMENT = 24  # bytes of an entry in a kernel's list of taps
+SPLIT = 5  # word of the context, behind the addresses of x, weight, bias, residual and y
 
 
 class Tiling(NamedTuple):
@@ -96,7 +97,8 @@ class DirectPlan:
     tiling: Tiling
     task: Any = field(repr=False)  # C callbacks
     activation: Any = field(repr=False)
-    context: Array = field(repr=False)  # one record of _jit.direct.CONTEXT, but for the arrays
+    context: Array = field(repr=False)  # a record of _jit.direct.CONTEXT, but for `run`'s arguments, as words: these are quick to copy
+    count: int  # blocks or bands of an image
     blocks: Array = field(repr=False)
 
     def pack(self, weight: Array, bias: Array | None) -> Packed:
@@ -118,8 +120,7 @@ class DirectPlan:
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
         p, t = self.problem, self.tiling
         context = self.context.copy()
-        c = context[0]
-        tasks = p.n * int(c["count"])
+        tasks = p.n * self.count
         if t.form == "depthwise":
             tasks *= -(-p.oc // t.nr)
         else:
@@ -127,11 +128,11 @@ class DirectPlan:
             # Enough tasks for all threads to end together; NCHW copies its input once for each part.
             copies, panel = (True, t.mr) if t.form == "channels" else (False, t.nr)
             wanted = 1 if threads == 1 else -(-(3 if copies else 6) * threads // max(1, tasks))
-            c["split"] = split = min(-(-p.ocg // panel), wanted)
+            context[SPLIT] = split = min(-(-p.ocg // panel), wanted)
             tasks *= split
-        c["x"], c["weight"], c["bias"], c["y"] = (a.ctypes.data for a in (x, packed.weight, packed.bias, out))
-        c["residual"] = 0 if residual is None else residual.ctypes.data
-        status = core.run_tasks(self.task.address, context.ctypes.data, tasks, threads)
+        for i, array in enumerate((x, packed.weight, packed.bias, residual, out)):
+            context[i] = core.address(array)
+        status = core.run_tasks(self.task.address, core.address(context), tasks, threads)
         if status == 1:
             raise RuntimeError(f"activation: {p.epilogue.activation} raised an exception (see stderr)")
         if status:
@@ -207,7 +208,7 @@ class Direct:
         compute = p.flops / cpu.peak(p.dtype) * share * waste * overhead + p.n * copied / (1e9 * cpu.ghz)
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
-        seconds = 8e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
+        seconds = 3e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
         return Cost(seconds, t.scratch, weight, native.plain_error(p), weight / 1e9)
 
     def build(self, problem: Problem, cpu: Cpu) -> DirectPlan:
@@ -224,10 +225,10 @@ class Direct:
         for key in ("rows", "columns", "pitch", "plane", "flat", "scratch"):
             c[key] = getattr(t, key)
         c["blocks"], c["arena"] = blocks.ctypes.data, core.arena_address()
-        c["count"] = len(blocks) if t.form == "pixels" else -(-p.oh // t.rows)
+        c["count"] = count = len(blocks) if t.form == "pixels" else -(-p.oh // t.rows)
         activation = None
         if a := p.epilogue.activation:
             activation = activations.from_python(a.function, p.itemsize) if a.function else activations.named(a.name, p.itemsize)
             c["activation"] = activation.address
             _, c["a"], c["b"] = native.activation(None if a.function else a)
-        return DirectPlan(p, self.estimate(p, cpu), (self.name, t.form, t.vl, t.mr, t.nv), t, task, activation, context, blocks)
+        return DirectPlan(p, self.estimate(p, cpu), (self.name, t.form, t.vl, t.mr, t.nv), t, task, activation, context.view(np.int64), count, blocks)
