@@ -67,6 +67,16 @@ def integer(name: str, value: Any, rule: str = "an int") -> int:
     return int(value.__index__())
 
 
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """A tuple of sizes."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name}: must be a tuple of ints, got {value!r}")
+    sizes = tuple(integer(name, size, "a tuple of ints") for size in value)
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"{name}: {value!r} must not be negative along any axis")
+    return sizes
+
+
 def pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
     """An int for both axes, or one for each."""
     if isinstance(value, tuple | list):
@@ -89,9 +99,10 @@ def padding(value: Any) -> Padding:
         if value not in PADDING_NAMES:
             raise ValueError(f"padding: {value!r} is not one of {', '.join(PADDING_NAMES)}, an int, (ph, pw) or ((top, bottom), (left, right))")
         return value
-    if isinstance(value, tuple | list) and len(value) == 2 and any(isinstance(v, tuple | list) for v in value):
-        return (*pair("padding", value[0] if isinstance(value[0], tuple | list) else [value[0]], 0),
-                *pair("padding", value[1] if isinstance(value[1], tuple | list) else [value[1]], 0))  # fmt: skip
+    if isinstance(value, tuple | list) and any(isinstance(v, tuple | list) for v in value):
+        if len(value) != 2 or not all(isinstance(v, tuple | list) and len(v) == 2 for v in value):
+            raise ValueError(f"padding: {value!r} must be an int, (ph, pw) or ((top, bottom), (left, right))")
+        return (*pair("padding", value[0], 0), *pair("padding", value[1], 0))
     vertical, horizontal = pair("padding", value, 0)
     return vertical, vertical, horizontal, horizontal
 

@@ -75,7 +75,7 @@ static int FN(nhwc_task)(void *context, long index) {
     for (long ky = r->ky0; ky < r->ky1; ky++)
         for (long kx = r->kx0; kx < r->kx1; kx++, total += icg) {
             const long a = (ky * g->dh * g->iw + kx * g->dw) * g->ic, b = (ky * g->kw + kx) * icg;
-            if (count && all[count - 1].a + all[count - 1].length == a) all[count - 1].length += icg;
+            if (count && all[count - 1].a + all[count - 1].length == a && all[count - 1].b + all[count - 1].length == b) all[count - 1].length += icg;
             else all[count++] = (segment){a, b, icg};
         }
 
