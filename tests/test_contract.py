@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from oracle import CPUS, Arrays, case_id, cases, check_normal, integers, linear, make, normal, normal_results, run, seed, tolerance, with_epilogue
-from shapes import FEW, PROBLEMS, both_layouts, with_dtype
 
 from cpuconv import reference
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.plan import NUMPY_DTYPES
 from cpuconv.problem import Activation
+from oracle import CPUS, Arrays, case_id, cases, check_normal, integers, linear, make, normal, normal_results, run, seed, tolerance, with_epilogue
+from shapes import FEW, PROBLEMS, both_layouts, with_dtype
 
 ALL = both_layouts(PROBLEMS)
 HERE = CPUS[-1:]

@@ -9,10 +9,10 @@ import mmap
 
 import numpy as np
 import pytest
-from oracle import Arrays, case_id, cases, normal, normal_results, tolerance, with_epilogue
-from shapes import FEW, PROBLEMS, both_layouts, with_dtype
 
 from cpuconv.problem import Activation
+from oracle import Arrays, case_id, cases, normal, normal_results, tolerance, with_epilogue
+from shapes import FEW, PROBLEMS, both_layouts, with_dtype
 
 mprotect = getattr(ctypes.CDLL(None, use_errno=True), "mprotect", None)
 pytestmark = pytest.mark.skipif(mprotect is None, reason="no mprotect on this system")

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from oracle import CPUS, Arrays, conv2d, integers, linear, normal, normal_results, run, tolerance
 
 import cpuconv
 from cpuconv import Problem, reference
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.problem import ACTIVATIONS, Activation, Epilogue
+from oracle import CPUS, Arrays, conv2d, integers, linear, normal, normal_results, run, tolerance
 
 numbers = st.floats(-4, 4, width=32)
 
@@ -110,7 +110,7 @@ def test_output_shape_and_flops(problem):
     arguments = (problem.x_shape, problem.weight_shape, problem.stride, ((top, bottom), (left, right)), problem.dilation, problem.groups)
     shape = cpuconv.output_shape(*arguments, layout=layout)
     assert shape == reference.forward(problem, *integers(problem)[:2]).shape
-    n, *chw = problem.x_shape
+    _, *chw = problem.x_shape
     assert cpuconv.output_shape(tuple(chw), *arguments[1:], layout=layout) == shape[1:]
     assert cpuconv.flops(*arguments, layout=layout) == 2 * int(np.prod(shape)) * problem.kh * problem.kw * problem.ic // problem.groups
 
