@@ -85,8 +85,31 @@ class PlanCache:
 
 
 _cache = PlanCache()
-cache_info = _cache.info
-clear_cache = _cache.clear
+
+
+def cache_info() -> CacheInfo:
+    """Return how many plans are kept, their bytes and the limit on them, and the hits and misses so far.
+
+    Packed weights are not among them: these belong to the layers.
+
+    Examples
+    --------
+    >>> cache_info().bytes <= cache_info().limit
+    True
+    """
+    return _cache.info()
+
+
+def clear_cache() -> None:
+    """Forget all plans, and the counts of hits and misses. Layers keep the plans that they use.
+
+    Examples
+    --------
+    >>> clear_cache()
+    >>> cache_info().plans
+    0
+    """
+    _cache.clear()
 
 
 def algorithms() -> tuple[str, ...]:
