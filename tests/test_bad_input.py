@@ -233,7 +233,7 @@ def test_neighbours_in_one_buffer_do_not_overlap():
 def test_shapes_whose_product_overflows():
     """A view of one element stands for an image that no machine holds."""
     huge = np.broadcast_to(np.float32(1), (2**20, 1, 2**18, 2**18))
-    with pytest.raises(ValueError, match="output: shape .* more elements than can be addressed"):
+    with pytest.raises(ValueError, match=r"output: shape .* more elements than can be addressed"):
         conv2d(huge, np.ones((2**10, 1, 1, 1), np.float32))
 
 
@@ -265,7 +265,7 @@ def test_mistakes_of_shape_helpers(function, given, words):
 @pytest.mark.parametrize("function", [cpuconv.set_num_threads, lambda n: cpuconv.threads(n).__enter__()], ids=["set_num_threads", "threads"])
 def test_mistakes_of_thread_counts(function, n):
     old = cpuconv.get_num_threads()
-    with pytest.raises((ValueError, TypeError), match="^n: "):
+    with pytest.raises((ValueError, TypeError), match=r"^n: "):
         function(n)
     assert cpuconv.get_num_threads() == old
 
@@ -288,5 +288,5 @@ def test_a_named_algorithm_that_cannot_says_why(algorithm, problem):
 
 
 def test_unsupported_is_a_value_error():
-    with pytest.raises(ValueError, match="winograd.*cannot do.*winograd_f2x3: "):
+    with pytest.raises(ValueError, match=r"winograd.*cannot do.*winograd_f2x3: "):
         conv2d(ones(1, 4, 8, 8), ones(4, 4, 3, 3), stride=2, algorithm="winograd")

@@ -149,7 +149,8 @@ def test_poison_stays_in_its_receptive_field(algorithm, problem, cpu, poison):
 def test_activations_at_the_extremes(algorithm, problem, cpu):
     """What comes in through the residual alone: NaN stays NaN, and nothing large or tiny upsets the formulas."""
     values = np.float32([np.nan, 0, -0.0, 1e-30, -1e-30, 1e-45, 88, -88, 104, -104, 3, -3, 6, -6, 1e4, -1e4, 1e30, -1e30])
-    arrays = Arrays(np.zeros(problem.x_shape, np.float32), normal(problem).weight, np.zeros(problem.oc, np.float32), np.resize(values, problem.y_shape))
+    normals = normal(problem)
+    arrays = Arrays(0 * normals.x, normals.weight, 0 * normals.bias, np.resize(values, problem.y_shape))
     expected = reference.forward(problem, *arrays)
     y = run(algorithm.build(problem, cpu), arrays)
     np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)

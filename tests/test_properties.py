@@ -24,8 +24,12 @@ def activations(draw) -> Activation | None:
     return Activation(name, (0.25,) if name == "leaky_relu" else tuple(sorted(params)))
 
 
+PLAIN = st.just(Epilogue())
+EPILOGUES = st.builds(Epilogue, st.booleans(), st.booleans(), activations())
+
+
 @st.composite
-def problems(draw, epilogues=st.builds(Epilogue, st.booleans(), st.booleans(), activations())) -> Problem:
+def problems(draw, epilogues=EPILOGUES) -> Problem:
     groups = draw(st.sampled_from([1, 1, 1, 2, 3, 5]))
     kh, kw = draw(st.sampled_from([(3, 3), (1, 1), (5, 5), (1, 3), (3, 1), (2, 4), (7, 7)]))
     small = st.integers(1, 3)
@@ -33,8 +37,8 @@ def problems(draw, epilogues=st.builds(Epilogue, st.booleans(), st.booleans(), a
     padding = draw(st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (2, 2, 2, 2), (0, 1, 2, 3), (4, 0, 0, 4)]))
     least = [max(1, dilation[i] * ((kh, kw)[i] - 1) + 1 - sum(padding[2 * i : 2 * i + 2])) for i in range(2)]
     return Problem(
-        n=draw(st.integers(0, 3)), ic=groups * draw(st.integers(1, 20)), ih=least[0] + draw(st.integers(0, 16)), iw=least[1] + draw(st.integers(0, 20)),
-        oc=groups * draw(st.integers(1, 20)), kh=kh, kw=kw, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        n=draw(st.integers(0, 3)), ic=groups * draw(st.integers(1, 20)),
+        ih=least[0] + draw(st.integers(0, 16)), iw=least[1] + draw(st.integers(0, 20)), oc=groups * draw(st.integers(1, 20)), kh=kh, kw=kw, stride=stride, padding=padding, dilation=dilation, groups=groups,
         dtype=draw(st.sampled_from(["f32", "f64"])), layout=draw(st.sampled_from(["nchw", "nhwc"])), epilogue=draw(epilogues),
     )  # fmt: skip
 
@@ -64,13 +68,13 @@ def test_algorithms_agree(problem):
                 assert error <= tolerance(problem, plan.cost.error, conv), (algorithm.name, cpu.isa)
 
 
-@given(problems(st.just(Epilogue())))
+@given(problems(PLAIN))
 def test_strict_is_exact_on_integers(problem):
     arrays = integers(problem)
     np.testing.assert_array_equal(conv2d(problem, arrays, accuracy="strict"), linear(problem, arrays))
 
 
-@given(problems(st.just(Epilogue())))
+@given(problems(PLAIN))
 def test_layouts_are_transposes(problem):
     problem = replace(problem, layout="nchw")
     x, weight, *_ = arrays = integers(problem)
@@ -79,7 +83,7 @@ def test_layouts_are_transposes(problem):
     np.testing.assert_array_equal(y.transpose(0, 3, 1, 2), conv2d(problem, arrays, accuracy="strict"))
 
 
-@given(problems(st.just(Epilogue())))
+@given(problems(PLAIN))
 def test_shifting_the_image_shifts_the_result(problem):
     """Away from the border: one stride more of zeros above is one row of outputs more."""
     problem = replace(problem, layout="nchw", padding=(0, 0, 0, 0))
@@ -91,7 +95,7 @@ def test_shifting_the_image_shifts_the_result(problem):
     np.testing.assert_array_equal(y[:, :, 1:], conv2d(problem, arrays, accuracy="strict"))
 
 
-@given(problems(st.just(Epilogue())))
+@given(problems(PLAIN))
 def test_it_is_linear(problem):
     arrays = integers(problem)
     other = np.flip(arrays.x, (1, 2)).copy()
@@ -104,7 +108,7 @@ def test_specs_are_read_back(problem):
     assert Problem.parse(str(problem)) == problem
 
 
-@given(problems(st.just(Epilogue())))
+@given(problems(PLAIN))
 def test_output_shape_and_flops(problem):
     (top, bottom, left, right), layout = problem.padding, problem.layout.upper()
     arguments = (problem.x_shape, problem.weight_shape, problem.stride, ((top, bottom), (left, right)), problem.dilation, problem.groups)
