@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,9 @@ def array(name: str, value: Any) -> Array:
 
 
 def _import(name: str, value: Any) -> Array:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+        return _import(name, value.view(torch.int16)).view(_bfloat16(name))  # NumPy's DLPack has no word for bfloat16
     if hasattr(value, "__dlpack__"):
         try:
             return np.from_dlpack(value)
@@ -42,17 +46,29 @@ def _import(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: {type(value).__name__} cannot be made an array: {e}") from e
 
 
-def strong_dtype(value: Any) -> np.dtype[Any] | None:
+def _bfloat16(name: str) -> np.dtype[Any]:
+    try:
+        import ml_dtypes
+    except ImportError as e:
+        raise TypeError(f"{name}: dtype bfloat16 needs the package ml_dtypes, which is not installed") from e
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def strong_dtype(value: Any, as_array: Array | None) -> np.dtype[Any] | None:
     """The dtype with which an optional argument takes part in promotion; a list or None takes no part."""
-    dtype = getattr(value, "dtype", None)
-    return dtype if isinstance(dtype, np.dtype) else None
+    return None if as_array is None or isinstance(value, list | tuple) else as_array.dtype
 
 
 def result_dtype(*dtypes: np.dtype[Any] | None) -> np.dtype[Any]:
     """NumPy's promotion."""
-    result = np.result_type(*[d for d in dtypes if d is not None]).newbyteorder("=")
+    given = [d for d in dtypes if d is not None]
+    names = f"x, weight, bias, residual: dtypes {', '.join(map(str, given))}"
+    try:
+        result = np.result_type(*given).newbyteorder("=")
+    except TypeError as e:
+        raise TypeError(f"{names} have no common type; cast them to one") from e
     if result.name not in COMPUTE_DTYPES:
-        raise TypeError(f"dtypes {', '.join(map(str, dtypes))} promote to {result}, not to one of {', '.join(COMPUTE_DTYPES)}")
+        raise TypeError(f"{names} promote to {result}, not to one of {', '.join(COMPUTE_DTYPES)}")
     return result
 
 

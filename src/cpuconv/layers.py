@@ -87,7 +87,7 @@ class Conv2d:
         self.bias = None if bias is None else arguments.array("bias", bias).copy(order="C")
         if self.bias is not None and self.bias.shape != (self.out_channels,):
             raise ValueError(f"bias: shape {self.bias.shape} must be ({self.out_channels},), one number for each output channel of weight {self.weight.shape}")
-        self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias))
+        self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias, self.bias))
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
@@ -128,7 +128,7 @@ class Conv2d:
         x = arguments.array("x", x)
         if residual is not None:
             residual_array = arguments.array("residual", residual)
-            residual_dtype = arguments.strong_dtype(residual)
+            residual_dtype = arguments.strong_dtype(residual, residual_array)
         else:
             residual_array = residual_dtype = None
         key = (x.shape, x.dtype, residual is not None, residual_dtype)
