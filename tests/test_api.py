@@ -3,6 +3,7 @@
 import gc
 import inspect
 import math
+import os
 import subprocess
 import sys
 import weakref
@@ -98,7 +99,6 @@ def test_a_list_as_bias_takes_no_part_in_promotion():
 
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
-PROMOTED = {("bfloat16", "float16"): "float32", ("float16", "bfloat16"): "float32"}
 
 
 @pytest.mark.parametrize("xt", DTYPES)
@@ -106,8 +106,12 @@ PROMOTED = {("bfloat16", "float16"): "float32", ("float16", "bfloat16"): "float3
 def test_dtypes_promote(xt, wt):
     pytest.importorskip("ml_dtypes")  # makes the name bfloat16 known
     x, w = X.astype(xt), W.astype(wt)
+    if {xt, wt} == {"float16", "bfloat16"}:
+        with pytest.raises(TypeError, match=f"x, weight.*{xt}, {wt} have no common type"):
+            conv2d(x, w)
+        return
     result = conv2d(x, w, activation="relu")
-    wanted = PROMOTED.get((xt, wt)) or max(xt, wt, key=lambda t: np.dtype(t).itemsize)
+    wanted = max(xt, wt, key=lambda t: np.dtype(t).itemsize)
     assert result.dtype == wanted
     exact = conv2d(x.astype(np.float64), w.astype(np.float64), activation="relu")
     unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 1e-6, "float64": 1e-15}[wanted]
@@ -175,10 +179,10 @@ def test_empty_batch(n):
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [1, (2, 0), ((0, 3), (1, 2)), "same", "same_lower", "valid"], ids=str)
 def test_padding_modes_are_those_of_numpy(layout, mode, padding):
-    widths = {1: (1, 1, 1, 1), (2, 0): (2, 2, 0, 0), ((0, 3), (1, 2)): (0, 3, 1, 2), "same": (1, 1, 0, 1), "same_lower": (1, 1, 1, 0), "valid": (0,) * 4}
-    t, b, l, r = widths[padding]  # noqa: E741
+    widths = {1: (1, 1, 1, 1), (2, 0): (2, 2, 0, 0), ((0, 3), (1, 2)): (0, 3, 1, 2), "same": (1, 1, 0, 1), "same_lower": (1, 1, 1, 0)}
+    top, bottom, left, right = widths.get(padding, (0, 0, 0, 0))
     weight = W[:, :, :, :2].copy()
-    padded = np.pad(X, ((0, 0), (0, 0), (t, b), (l, r)), {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+    padded = np.pad(X, ((0, 0), (0, 0), (top, bottom), (left, right)), {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
     turn = (lambda a: a, lambda a: a) if layout == "NCHW" else (nhwc, hwio)
     result = conv2d(turn[0](X), turn[1](weight), padding=padding, padding_mode=mode, layout=layout)
     np.testing.assert_array_equal(result, conv2d(turn[0](padded), turn[1](weight), layout=layout))
@@ -305,7 +309,8 @@ def test_weights_of_dead_layers_are_freed():
 def test_the_environment_sets_the_threads(variable):
     name, value = variable.split("=")
     code = "import cpuconv; print(cpuconv.get_num_threads())"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path), name: value}, capture_output=True, text=True, check=False)
+    environment = {**os.environ, name: value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     if value == "2":
         assert done.stdout.strip() == "2"
     else:

@@ -37,9 +37,10 @@ def problems(draw, epilogues=EPILOGUES) -> Problem:
     padding = draw(st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (2, 2, 2, 2), (0, 1, 2, 3), (4, 0, 0, 4)]))
     least = [max(1, dilation[i] * ((kh, kw)[i] - 1) + 1 - sum(padding[2 * i : 2 * i + 2])) for i in range(2)]
     return Problem(
-        n=draw(st.integers(0, 3)), ic=groups * draw(st.integers(1, 20)),
-        ih=least[0] + draw(st.integers(0, 16)), iw=least[1] + draw(st.integers(0, 20)), oc=groups * draw(st.integers(1, 20)), kh=kh, kw=kw, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        dtype=draw(st.sampled_from(["f32", "f64"])), layout=draw(st.sampled_from(["nchw", "nhwc"])), epilogue=draw(epilogues),
+        n=draw(st.integers(0, 3)), ic=groups * draw(st.integers(1, 20)), oc=groups * draw(st.integers(1, 20)), groups=groups,
+        ih=least[0] + draw(st.integers(0, 16)), iw=least[1] + draw(st.integers(0, 20)), kh=kh, kw=kw,
+        stride=stride, padding=padding, dilation=dilation, dtype=draw(st.sampled_from(["f32", "f64"])),
+        layout=draw(st.sampled_from(["nchw", "nhwc"])), epilogue=draw(epilogues),
     )  # fmt: skip
 
 
