@@ -18,7 +18,7 @@ cdef extern from "ukernels/conv.h" nogil:
         const void *residual
         void *y
     ctypedef struct conv_blocking:
-        long block, kc, split
+        long block, kc
         int mh, mw
         double point[3]
     ctypedef struct conv_blas:
@@ -32,6 +32,8 @@ cdef extern from "ukernels/conv.h" nogil:
         void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *, const double *, const void *, void *) noexcept nogil
         long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
         int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
+        void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
         void (*activate)(conv_activation, void *, long) noexcept nogil
@@ -110,7 +112,7 @@ cpdef enum:
 cdef class Convolution:
     """One native algorithm on one geometry: `pack` the weight, then `run`. Immutable; safe from many threads at once.
 
-    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, kc, split, mh, mw, points).
+    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, kc, mh, mw, points).
     gemm: address of cblas_?gemm for im2col, else 0.
     """
     cdef const conv_family *family
@@ -128,7 +130,7 @@ cdef class Convolution:
         (self.g.n, self.g.ic, self.g.ih, self.g.iw, self.g.oc, self.g.kh, self.g.kw, self.g.sh, self.g.sw, self.g.pt, self.g.pl,
          self.g.dh, self.g.dw, self.g.groups, self.g.oh, self.g.ow, self.g.nhwc) = geometry
         self.act.kind, self.act.a, self.act.b = activation
-        self.blocking.block, self.blocking.kc, self.blocking.split, self.blocking.mh, self.blocking.mw, points = blocking
+        self.blocking.block, self.blocking.kc, self.blocking.mh, self.blocking.mw, points = blocking
         for i, point in enumerate(points):
             self.blocking.point[i] = point
         self.blas.gemm = <const void *>gemm
@@ -137,6 +139,8 @@ cdef class Convolution:
         """Elements of the packed weight."""
         if self.kind == WINOGRAD:
             return self.family.winograd_packed_size(&self.g, &self.blocking)
+        if self.kind == DEPTHWISE:
+            return self.family.depthwise_packed_size(&self.g)
         if self.kind == IMPLICIT_GEMM and self.g.nhwc:
             return self.g.groups * self.family.gemm_packed_size(self.g.kh * self.g.kw * (self.g.ic // self.g.groups), self.g.oc // self.g.groups)
         return self.g.oc * self.g.kh * self.g.kw * (self.g.ic // self.g.groups)
@@ -145,12 +149,14 @@ cdef class Convolution:
         """Bytes of scratch for each thread (Winograd only)."""
         return self.family.winograd_workspace(&self.g, &self.blocking)
 
-    def pack(self, weight, packed, gh=None, gw=None):
+    def pack(self, weight, bias, packed, gh=None, gw=None):
         """gh, gw: Winograd's weight transforms per axis, float64, C-contiguous."""
-        cdef Buffer w = Buffer(weight), p = Buffer(packed, True), h = Buffer(gh), v = Buffer(gw)
+        cdef Buffer w = Buffer(weight), b = Buffer(bias), p = Buffer(packed, True), h = Buffer(gh), v = Buffer(gw)
         with nogil:
             if self.kind == WINOGRAD:
                 self.family.winograd_pack(&self.g, &self.blocking, <const double *>h.view.buf, <const double *>v.view.buf, w.view.buf, p.view.buf)
+            elif self.kind == DEPTHWISE:
+                self.family.depthwise_pack(&self.g, w.view.buf, b.view.buf, p.view.buf)
             else:
                 self.family.gemm_pack(&self.g, w.view.buf, p.view.buf)
 

@@ -1,8 +1,54 @@
-"""stub"""
-from cpuconv.plan import Rejection
+"""`depthwise`: one input channel an output channel; any kernel size, stride and dilation, register-blocked along rows."""
+
+from __future__ import annotations
+
+from cpuconv._native import core
+from cpuconv.algorithms import native
+from cpuconv.cpu import Cpu
+from cpuconv.plan import Cost, Rejection
+from cpuconv.problem import Problem
+
 class Depthwise:
     name = "depthwise"
     version = 1
     plain = True
-    def supports(self, problem, cpu):
-        return Rejection("not yet")
+
+    def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
+        p = problem
+        if not p.groups == p.ic == p.oc:
+            return Rejection(f"groups {p.groups}, {p.ic} input and {p.oc} output channels are not all the same number")
+        return native.unsupported_epilogue(problem)
+
+    def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
+        """Output rows of a band: two in place; through strips as many as stay in half of L2, at least 4 times the rows that bands share."""
+        vl = cpu.vector_length(p.dtype)
+        if p.layout == "nhwc" and p.ic >= vl:
+            return native.Blocking(2)
+        halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
+        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * vl * p.itemsize)
+        return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)))
+
+    def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
+        p = problem
+        vl = cpu.vector_length(p.dtype)
+        band = self.blocking(p, cpu).block
+        in_rows = min(p.ih, (band - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1)
+        vectors = -(-p.ic // vl)
+        outputs = p.n * p.oh * p.ow * vectors
+        # per output vector: its multiply-adds and some ten instructions of start, stores and loop
+        cycles = outputs * (p.kh * p.kw * 1.1 + 6)
+        workspace = (p.kh + p.stride[0]) * (8 * p.stride[1] + p.kw * p.dilation[1]) * 8 + p.ic * p.itemsize
+        if p.layout == "nchw" or p.ic < vl:
+            copied = p.n * -(-p.oh // band) * in_rows * p.iw * vectors
+            cycles += 8 * (outputs + copied)
+            workspace += (in_rows * p.iw + band * p.ow) * vl * p.itemsize
+        traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
+        seconds = 1e-6 + max(cycles / (1e9 * cpu.ghz) / cpu.isa_row.fma_per_cycle, traffic / cpu.bandwidth(traffic))
+        return Cost(seconds, workspace, vectors * vl * (p.kh * p.kw + 1) * p.itemsize, native.plain_error(p))
+
+    def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
+        p = problem
+        convolution = core.Convolution(
+            cpu.isa, p.dtype, core.DEPTHWISE, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
+        )
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution)

@@ -6,8 +6,6 @@ pixels in vectors) and packs panels of pixels that stay in L2.
 
 from __future__ import annotations
 
-import math
-
 from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.cpu import Cpu
@@ -41,13 +39,10 @@ class ImplicitGemm:
         if p.layout == "nhwc":
             kc = max(64, cpu.l2 // 5 // (nr * p.itemsize))  # a panel's piece stays in L2
             block = 192
-            parts = math.ceil(p.ocg / nr)
         else:
             block = 4 * nr
             kc = max(64, cpu.l2 // 3 // (block * p.itemsize))  # all panels of a block stay in L2
-            parts = math.ceil(p.ocg / 16)
-        tasks = p.n * p.groups * math.ceil(p.oh * p.ow / block)
-        return native.Blocking(block, kc, native.even_split(tasks, parts))
+        return native.Blocking(block, kc)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
@@ -66,7 +61,7 @@ class ImplicitGemm:
             lanes = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
             compute = p.flops * lanes / peak * (1 + 10 / p.k)
             gather = 1 if p.stride[1] == 1 else vl / 2
-            compute += b.split * p.n * p.groups * pixels * p.k * 2 * gather / vl / (1e9 * cpu.ghz)
+            compute += p.n * p.groups * pixels * p.k * 2 * gather / vl / (1e9 * cpu.ghz)
             workspace = (b.kc + 1) * b.block * p.itemsize
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,11 +20,10 @@ class Packed(NamedTuple):
 
 
 class Blocking(NamedTuple):
-    """conv_blocking of conv.h: pixels or tiles a task, longest piece of the summation, parts of the output channels, Winograd's tile and points."""
+    """conv_blocking of conv.h: pixels or tiles a task, longest piece of the summation, Winograd's tile and points."""
 
     block: int
     kc: int = 0
-    split: int = 1
     mh: int = 1
     mw: int = 1
     points: tuple[float, ...] = ()
@@ -64,11 +62,6 @@ def aligned_empty(elements: int, dtype: np.dtype[np.generic]) -> Array:
     return raw[start : start + elements * dtype.itemsize].view(dtype)
 
 
-def even_split(tasks: int, parts: int, wanted: int = 8) -> int:
-    """Into how many of at most `parts` parts the work of each of `tasks` tasks is divided to give `wanted` tasks."""
-    return max(1, min(parts, math.ceil(wanted / max(tasks, 1))))
-
-
 @dataclass(frozen=True)
 class NativePlan:
     """One C `Convolution` and how its weight and bias are packed."""
@@ -91,7 +84,7 @@ class NativePlan:
         if not self.packs:
             return Packed(weight, values)
         packed = aligned_empty(self.convolution.packed_size(), dtype)
-        self.convolution.pack(weight, packed, *(self.transforms or ()))
+        self.convolution.pack(weight, values, packed, *(self.transforms or ()))
         return Packed(packed, values)
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:

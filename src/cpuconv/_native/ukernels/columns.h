@@ -1,26 +1,43 @@
 /* Blocks of the column matrix (im2col) of an NCHW image: row k is one (tap, channel), a column is one output pixel. */
 
-/* Columns [p0, p1) of a rectangle's pixels for the tap (ky, kx) of one channel plane; padding becomes zeros. */
-INLINE void FN(column_row)(const conv_geometry *g, const tap_rect *r, long p0, long p1, long ky, long kx, const T *plane, T *to) {
+/* `count` columns from `to` on: image elements from `from` on (in steps of the stride), or zeros where from < 0. */
+typedef struct {
+    long to, from, count;
+} FN(run);
+
+/* The runs of the pixels [p0, p1) of a rectangle for one tap; they are the same for all channels. Returns their number, at most
+   3 for each row of pixels. */
+INLINE long FN(column_runs)(const conv_geometry *g, const tap_rect *r, long p0, long p1, long ky, long kx, FN(run) *runs) {
     const long width = r->ox1 - r->ox0;
-    long y = r->oy0 + p0 / width, x = r->ox0 + p0 % width;
+    long y = r->oy0 + p0 / width, x = r->ox0 + p0 % width, count = 0, to = 0;
     for (long left = p1 - p0; left > 0; y++, x = r->ox0) {
-        const long run = MIN(left, r->ox1 - x), iy = y * g->sh - g->pt + ky * g->dh, ix = x * g->sw - g->pl + kx * g->dw;
-        left -= run;
-        if (iy < 0 || iy >= g->ih) {
-            FN(zero)(to, run);
-            to += run;
-            continue;
+        const long n = MIN(left, r->ox1 - x), iy = y * g->sh - g->pt + ky * g->dh, ix = x * g->sw - g->pl + kx * g->dw;
+        /* of the n columns, [before, inside) read the image */
+        const int above = iy < 0 || iy >= g->ih;
+        const long before = above ? n : ix >= 0 ? 0 : MIN(n, ceil_div(-ix, g->sw));
+        const long inside = above ? n : ix >= g->iw ? before : MAX(before, MIN(n, (g->iw - 1 - ix) / g->sw + 1));
+        const FN(run) pieces[3] = {{to, -1, before}, {to + before, iy * g->iw + ix + before * g->sw, inside - before}, {to + inside, -1, n - inside}};
+        for (int i = 0; i < 3; i++) {
+            if (!pieces[i].count) continue;
+            FN(run) *last = runs + count - 1;
+            const int same = count && (pieces[i].from < 0 ? last->from < 0 : last->from >= 0 && last->from + last->count * g->sw == pieces[i].from);
+            if (same) last->count += pieces[i].count;
+            else runs[count++] = pieces[i];
         }
-        /* [before, inside) of the run reads the image */
-        const long before = ix >= 0 ? 0 : MIN(run, ceil_div(-ix, g->sw));
-        const long inside = ix >= g->iw ? before : MAX(before, MIN(run, (g->iw - 1 - ix) / g->sw + 1));
-        const T *from = plane + iy * g->iw + ix;
-        for (long i = 0; i < before; i++) to[i] = 0;
-        if (g->sw == 1) FN(copy)(to + before, from + before, inside - before);
+        to += n;
+        left -= n;
+    }
+    return count;
+}
+
+/* One row of the column matrix, from the plane of one channel. */
+INLINE void FN(column_row)(const FN(run) *runs, long count, long sw, const T *plane, T *to) {
+    for (const FN(run) *r = runs; r < runs + count; r++) {
+        T *at = to + r->to;
+        const T *from = plane + r->from;
+        if (r->from < 0) FN(zero)(at, r->count);
+        else if (sw == 1) FN(copy)(at, from, r->count);
         else
-            for (long i = before; i < inside; i++) to[i] = from[i * g->sw];
-        for (long i = inside; i < run; i++) to[i] = 0;
-        to += run;
+            for (long i = 0; i < r->count; i++) at[i] = from[i * sw];
     }
 }

@@ -29,7 +29,6 @@ typedef struct {
 typedef struct {
     long block; /* pixels (or tiles) that one task takes */
     long kc;    /* longest piece of the summation between two visits of the output */
-    long split; /* parts into which the output channels of one block are divided */
     int mh, mw; /* Winograd: output tile per axis */
     double point[3]; /* Winograd: interpolates at 0, +-point[i] and infinity */
 } conv_blocking;
@@ -43,6 +42,8 @@ typedef struct {
     void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *gh, const double *gw, const void *weight, void *packed);
     long (*winograd_workspace)(const conv_geometry *, const conv_blocking *);    /* bytes a thread */
     int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    long (*depthwise_packed_size)(const conv_geometry *);                        /* elements, the bias among them */
+    void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
     void (*activate)(conv_activation, void *y, long n);

@@ -23,6 +23,10 @@ static const conv_family FN(FAMILY) = {
     .winograd_pack = FN(winograd_pack),
     .winograd_workspace = FN(winograd_workspace),
     .winograd = FN(winograd),
+    .depthwise_packed_size = FN(depthwise_packed_size),
+    .depthwise_pack = FN(depthwise_pack),
+    .depthwise = FN(depthwise),
+    .im2col = FN(im2col),
     .activate = FN(activate),
 };
 #undef NV_MAX

@@ -31,7 +31,7 @@ typedef struct {
     const conv_tensors *tensors;
     conv_activation act;
     const pixel_block *blocks;
-    long count;
+    long count, split; /* blocks of an image; parts of a block's output channels */
 } FN(gemm_job);
 
 /* Copies the next piece of a segment list, at most `length` long in all; advances the cursor (list, done). */
@@ -54,7 +54,7 @@ static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, split = job->blocking->split;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, split = job->split;
     const pixel_block *block = job->blocks + index % job->count;
     const long which = index / job->count % split, group = index / (job->count * split) % g->groups, image = index / (job->count * split * g->groups);
     const tap_rect *r = &block->rect;
@@ -159,17 +159,19 @@ static int FN(nchw_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, split = job->blocking->split;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, split = job->split;
     const pixel_block *block = job->blocks + index % job->count;
     const long which = index / job->count % split, group = index / (job->count * split) % g->groups, image = index / (job->count * split * g->groups);
     const tap_rect *r = &block->rect;
     const long pixels = block->p1 - block->p0, panels = FN(panel_count)(pixels), kc = MIN(job->blocking->kc, k), plane = g->oh * g->ow;
     const size_t b_bytes = (size_t)(kc + 1) * FN(padded)(pixels) * sizeof(T), piece_bytes = (size_t)(taps + 1) * sizeof(segment);
     const size_t tile_bytes = (size_t)24 * NV_MAX * VL * sizeof(T);
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(piece_bytes) + aligned_size(tile_bytes))};
+    const size_t run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(piece_bytes) + aligned_size(tile_bytes) + aligned_size(run_bytes))};
     if (!s.next) return OUT_OF_MEMORY;
     T *b = take(&s, b_bytes), *tile_rows = take(&s, tile_bytes);
     segment *piece = take(&s, piece_bytes);
+    FN(run) *columns = take(&s, run_bytes);
 
     const long o0 = group * ocg + part(ocg, split, which), rows = group * ocg + part(ocg, split, which + 1) - o0;
     const T *x = (const T *)in->x + (image * g->ic + group * icg) * g->ih * g->iw, *z = in->residual;
@@ -185,9 +187,10 @@ static int FN(nchw_task)(void *context, long index) {
             const long ky = r->ky0 + tap / kx_taps, kx = r->kx0 + tap % kx_taps, a = (ky * g->kw + kx) * icg + c;
             for (long j = 0; j < panels; j++) {
                 const FN(panel) p = FN(panel_at)(pixels, j);
+                const long runs = FN(column_runs)(g, r, block->p0 + p.column, block->p0 + p.column + p.valid, ky, kx, columns);
                 T *to = b + p.column * kc + (i - k0) * p.nr;
                 for (long l = 0; l < run; l++, to += p.nr) {
-                    FN(column_row)(g, r, block->p0 + p.column, block->p0 + p.column + p.valid, ky, kx, x + (c + l) * g->ih * g->iw, to);
+                    FN(column_row)(columns, runs, g->sw, x + (c + l) * g->ih * g->iw, to);
                     for (long e = p.valid; e < p.nr; e++) to[e] = 0;
                 }
             }
@@ -236,8 +239,11 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
         }
     int status = OUT_OF_MEMORY;
     if (count >= 0) {
-        FN(gemm_job) job = {g, blocking, tensors, act, blocks, count};
-        status = pool_run(g->nhwc ? FN(nhwc_task) : FN(nchw_task), &job, count * blocking->split * g->groups * g->n, threads);
+        /* Enough tasks for all threads to end together; NCHW packs its pixels once for each part. */
+        const long ocg = g->oc / g->groups, most = g->nhwc ? FN(panel_count)(ocg) : ceil_div(ocg, 16);
+        const long wanted = threads == 1 ? 1 : ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, count * g->groups * g->n));
+        FN(gemm_job) job = {g, blocking, tensors, act, blocks, count, MIN(most, wanted)};
+        status = pool_run(g->nhwc ? FN(nhwc_task) : FN(nchw_task), &job, count * job.split * g->groups * g->n, threads);
     }
     free(blocks);
     return status;
