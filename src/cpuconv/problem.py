@@ -34,7 +34,12 @@ class Activation:
         match = re.fullmatch(r"(\w+)(?:\((.*)\))?", text)
         if not match or match[1] not in ACTIVATIONS:
             raise ValueError(f"spec: {text!r} is not an activation that a spec can name")
-        params = tuple(float(p) for p in match[2].split(",")) if match[2] else ()
+        try:
+            params = tuple(float(p) for p in match[2].split(",")) if match[2] else ()
+        except ValueError as e:
+            raise ValueError(f"spec: the parameters of {text!r} must be numbers") from e
+        if any(math.isnan(p) for p in params) or (match[1] == "clip" and list(params) != sorted(params)):
+            raise ValueError(f"spec: {text!r}: the parameters must not be NaN, and clip's low not over its high")
         if len(params) != ACTIVATIONS[match[1]]:
             raise ValueError(f"spec: activation {match[1]} takes {ACTIVATIONS[match[1]]} parameters, got {len(params)}")
         return cls(match[1], params)
