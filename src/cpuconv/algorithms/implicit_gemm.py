@@ -37,7 +37,7 @@ class ImplicitGemm:
         vl = cpu.vector_length(p.dtype)
         nr = 4 * vl if cpu.isa_row.vector_bytes == 64 else 2 * vl
         if p.layout == "nhwc":
-            kc = max(64, cpu.l2 // 5 // (nr * p.itemsize))  # a panel's piece stays in L2
+            kc = max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # a panel's piece stays in L2; a longer sum would err more
             block = 192
         else:
             block = 4 * nr

@@ -1,7 +1,7 @@
 /* The GEMM that all families share: tiles of micro-kernels over a B packed in panels. A panel is [k][nr]; the columns of
    B are divided into panels of up to NV_MAX vectors, as even as can be, and, where it saves lanes, one of half a vector. */
 typedef struct {
-    const T *a, *b, *z;              /* z: what C starts from (a residual, or C itself), or NULL */
+    const T *a, *b, *z;              /* z: what is added to A B (a residual, or C itself), or NULL */
     T *c;
     const T *bias_n, *bias_m;        /* along columns, along rows; at most one, or both NULL */
     const segment *segments;

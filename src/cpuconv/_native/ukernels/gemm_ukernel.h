@@ -1,4 +1,4 @@
-/* The micro-kernels C[mr][nv vectors] = init + A B, one function for each mr up to MR(nv). Included once per vector
+/* The micro-kernels C[mr][nv vectors] = A B + bias + z, one function for each mr up to MR(nv). Included once per vector
    width W (a letter): full vectors, and half ones for narrow tails. Rows of A and C are addressed by offsets, so that A
    is read in place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
@@ -9,22 +9,7 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
     T edge[8 * 4 * UVL];
     const int whole = valid == nr;
     UNROLL for (int i = 0; i < mr; i++) a[i] = t->a + aoff[i];
-    UNROLL for (int j = 0; j < nv; j++) {
-        const UVEC start = t->bias_n ? *(const UVECU *)(t->bias_n + j * UVL) : (UVECU){0};
-        UNROLL for (int i = 0; i < mr; i++) acc[i][j] = start;
-    }
-    if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
-    if (t->z) {
-        if (whole)
-            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(t->z + zoff[i] + j * UVL);
-        else {
-            for (int i = 0; i < mr; i++) {
-                for (long j = valid; j < nr; j++) edge[i * nr + j] = 0;
-                for (long j = 0; j < valid; j++) edge[i * nr + j] = t->z[zoff[i] + j];
-            }
-            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(edge + i * nr + j * UVL);
-        }
-    }
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (UVEC){0};
     for (const segment *run = t->segments, *last = run + t->count; run < last; run++) {
         const T *b = t->b + run->b * nr;
         for (long k = run->a, end = k + run->length; k < end; k++, b += nr) {
@@ -34,6 +19,24 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
                 const T s = a[i][k];
                 UNROLL for (int j = 0; j < nv; j++) acc[i][j] += s * bv[j];
             }
+        }
+    }
+    if (t->bias_n)
+        UNROLL for (int j = 0; j < nv; j++) {
+            const UVEC bias = *(const UVECU *)(t->bias_n + j * UVL);
+            UNROLL for (int i = 0; i < mr; i++) acc[i][j] += bias;
+        }
+    if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
+    /* What C already holds is added last: a long summation cut into pieces so errs less than one long chain would. */
+    if (t->z) {
+        if (whole)
+            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(t->z + zoff[i] + j * UVL);
+        else {
+            for (int i = 0; i < mr; i++) {
+                for (long j = valid; j < nr; j++) edge[i * nr + j] = 0;
+                for (long j = 0; j < valid; j++) edge[i * nr + j] = t->z[zoff[i] + j];
+            }
+            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(edge + i * nr + j * UVL);
         }
     }
     if (t->clip) {
