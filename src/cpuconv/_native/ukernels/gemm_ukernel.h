@@ -3,7 +3,7 @@
    is read in place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
 INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *aoff, const long *coff, const long *zoff, const long valid) {
-    const long nr = nv * UVL;
+    const long nr = nv * UVL, ldb = t->ldb;
     UVEC acc[8][4];
     const T *a[8];
     T edge[8 * 4 * UVL];
@@ -11,8 +11,8 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
     UNROLL for (int i = 0; i < mr; i++) a[i] = t->a + aoff[i];
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (UVEC){0};
     for (const segment *run = t->segments, *last = run + t->count; run < last; run++) {
-        const T *b = t->b + run->b * nr;
-        for (long k = run->a, end = k + run->length; k < end; k++, b += nr) {
+        const T *b = t->b + run->b * ldb;
+        for (long k = run->a, end = k + run->length; k < end; k++, b += ldb) {
             UVEC bv[4];
             UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
             UNROLL for (int i = 0; i < mr; i++) {
