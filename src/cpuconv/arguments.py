@@ -51,7 +51,7 @@ def _bfloat16(name: str) -> np.dtype[Any]:
         import ml_dtypes
     except ImportError as e:
         raise TypeError(f"{name}: dtype bfloat16 needs the package ml_dtypes, which is not installed") from e
-    return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
 
 
 def strong_dtype(value: Any, as_array: Array | None) -> np.dtype[Any] | None:
@@ -123,7 +123,9 @@ def padding(value: Any) -> Padding:
     return vertical, vertical, horizontal, horizontal
 
 
-def resolve_padding(value: Padding, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+def resolve_padding(
+    value: Padding, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
     """(top, bottom, left, right) of a padding for an image of `size`; "same" makes ceil(size / stride) outputs."""
     if not isinstance(value, str):
         return value
@@ -228,6 +230,6 @@ def overlap(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True

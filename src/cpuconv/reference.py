@@ -58,6 +58,6 @@ def activate(activation: Activation | None, y: Array) -> Array:
     """Apply a named activation or a Python function, elementwise."""
     if activation is None:
         return np.ascontiguousarray(y)
-    if activation.function:
-        return np.vectorize(activation.function, otypes=[y.dtype])(y)
-    return ACTIVATIONS[activation.name](y, *activation.params)
+    function = np.vectorize(activation.function, otypes=[y.dtype]) if activation.function else ACTIVATIONS[activation.name]
+    result: Array = function(y, *activation.params)
+    return result
