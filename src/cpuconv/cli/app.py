@@ -16,6 +16,8 @@ from cpuconv.planner import Budget
 from cpuconv.problem import Problem
 from cpuconv.version import __version__
 
+ALGORITHMS = ("auto", "winograd", *planner.algorithms())
+
 
 class Commands(click.Group):
     """A group whose commands end with status 130, as shells have it, when interrupted."""
@@ -28,33 +30,23 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
-class Spec(click.ParamType):
-    """A problem's spec string."""
-
-    name = "spec"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Problem:
-        try:
-            return value if isinstance(value, Problem) else Problem.parse(value)
-        except ValueError as e:
-            self.fail(str(e).removeprefix("spec: "), param, ctx)
+def _problem(text: str) -> Problem:
+    try:
+        return Problem.parse(text)
+    except ValueError as e:
+        raise click.BadParameter(str(e).removeprefix("spec: ")) from e
 
 
-class Accuracy(click.ParamType):
-    """A positive number or "strict"."""
-
-    name = "accuracy"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        if value == "strict":
-            return "strict"
-        try:
-            number = float(value)
-        except ValueError:
-            number = 0.0
-        if not number > 0:
-            self.fail(f'{value!r} is neither a positive number nor "strict"', param, ctx)
-        return number
+def _accuracy(text: str) -> float | str:
+    if text == "strict":
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise click.BadParameter(f'{text!r} is neither a positive number nor "strict"')
+    return number
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -82,9 +74,9 @@ def info() -> None:
 
 
 @app.command()
-@click.argument("problem", type=Spec(), metavar="SPEC")
-@click.option("--accuracy", type=Accuracy(), metavar="X|strict", help="Largest error allowed, relative to max|y|; strict: plain summation only.")
-@click.option("--algorithm", type=click.Choice(["auto", "winograd", *planner.algorithms()]), default="auto", metavar="NAME", help="Consider this one only.")
+@click.argument("problem", type=_problem, metavar="SPEC")
+@click.option("--accuracy", type=_accuracy, metavar="X|strict", help="Largest error allowed, relative to max|y|; strict: plain summation only.")
+@click.option("--algorithm", type=click.Choice(ALGORITHMS), default="auto", metavar="NAME", help=f"Consider only {', '.join(ALGORITHMS[1:])}.")
 @click.option("--workspace-limit", type=click.IntRange(min=0), metavar="BYTES", help="What scratch and packed weight may take.")
 def explain(problem: Problem, accuracy: float | str | None, algorithm: str, workspace_limit: int | None) -> None:
     """Show which algorithm a convolution would get, and why not the others.
@@ -97,28 +89,30 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
     """
     machine = cpu.detect()
     rows = planner.candidates(problem, Budget(algorithm, accuracy, workspace_limit), machine)
-    table = Table(box=box.SIMPLE_HEAD, title=str(problem), title_style="bold", caption=f"{problem.flops / 1e6:.1f} MFLOP on {machine.isa}, {machine.model}")
-    table.add_column("")
-    table.add_column("algorithm", no_wrap=True)
-    for title in ("predicted", "workspace", "packed", "error"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("why not")
-    for i, row in enumerate(rows):
-        chosen = i == 0 and not row.rejection
-        figures = ["-"] * 4
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in ("", "algorithm", "predicted", "workspace", "packed weight", "error"):
+        table.add_column(title, justify="right" if title not in ("", "algorithm") else "left", no_wrap=True)
+    for row in rows:
         if row.cost:
             cost = row.algorithm.estimate(problem, machine)
-            figures = [f"{cost.seconds * 1e6:.1f} us", _bytes(cost.workspace), _bytes(cost.packed), f"{cost.error:.1e}"]
-        style = "bold green" if chosen else "dim" if row.rejection else ""
-        table.add_row("●" if chosen else "", row.algorithm.name, *figures, row.rejection.reason if row.rejection else "", style=style)
+            chosen = row is rows[0] and not row.rejection
+            style = "bold green" if chosen else "dim" if row.rejection else ""
+            figures = (f"{cost.seconds * 1e6:,.1f} us", _bytes(cost.workspace), _bytes(cost.packed), f"{cost.error:.1e}")
+            table.add_row("●" if chosen else "", row.algorithm.name, *figures, style=style)
+    reasons = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        if row.rejection:
+            reasons.add_row(f"  {row.algorithm.name}", row.rejection.reason)
+
     console = Console()
+    console.print(str(problem), style="bold")
+    console.print(f"{problem.flops / 1e6:,.1f} MFLOP on {machine.isa}, {machine.model}")
     console.print(table)
-    console.print(
-        "● chosen. Predicted: one thread; workspace: for each thread; error: largest expected, relative to max|y|."
-        if not rows[0].rejection
-        else "No algorithm fits.",
-        style="dim",
-    )
+    console.print("● chosen" if not rows[0].rejection else "No algorithm fits.", style="green" if not rows[0].rejection else "bold red")
+    console.print("Predicted for one thread, workspace for each thread, error relative to max|y|.", style="dim")
+    if reasons.row_count:
+        console.print("\nNot taken:")
+        console.print(reasons)
 
 
 def _bytes(size: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -15,21 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cpuconv import cpu
-from cpuconv.cli import filters, measure, network
+from cpuconv.cli import filters, measure, network, numpy_way
+from cpuconv.plan import Array
 from cpuconv.threads import get_num_threads, threads
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 LONGEST = 640  # pixels: larger photos are scaled down, for the reference takes its time
 
 
 @click.command()
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="cpuconv-demo", show_default=True, help="Where the pictures are written.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="cpuconv-demo", help="Where to write; ./cpuconv-demo by default.")
 @click.option("--threads", "limit", type=click.IntRange(min=1), metavar="N", help="Threads to use; all cores by default.")
-@click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), default="NCHW", show_default=True, help="Order of the arrays' axes.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=12.0, show_default=True, metavar="S", help="Time to spend on measuring layers.")
+@click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), default="NCHW", help="Order of the arrays' axes; NCHW by default.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=12.0, metavar="S", help="Time for measuring layers; 12 by default.")
 def demo(image: Path | None, output: Path, limit: int | None, layout: str, seconds: float) -> None:
     """Filter a photograph, run network layers on it, check and time everything.
 
@@ -45,16 +42,17 @@ def demo(image: Path | None, output: Path, limit: int | None, layout: str, secon
     # Matplotlib takes longer to import than all the rest, and the other commands do without it.
     from cpuconv.cli import pictures
 
+    hint = "'[IMAGE]'"
     try:
         photo = pictures.read_photo(image or pictures.default_photo(), LONGEST)
     except ValueError as e:
-        raise click.BadParameter(str(e), param_hint="IMAGE") from e
+        raise click.BadParameter(str(e), param_hint=hint) from e
     if min(photo.size) < filters.SMALLEST:
-        raise click.BadParameter(f"{photo.width} x {photo.height} pixels are too few; {filters.SMALLEST} x {filters.SMALLEST} will do", param_hint="IMAGE")
+        raise click.BadParameter(f"{photo.width} x {photo.height} pixels; each side needs at least {filters.SMALLEST}", param_hint=hint)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise click.BadParameter(str(e), param_hint="--output") from e
+        raise click.BadParameter(str(e), param_hint="'--output'") from e
 
     console = Console()
     with threads(limit) if limit else nullcontext():
@@ -87,12 +85,12 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def _run_filters(console: Console, photo: measure.Array, layout: str) -> list[filters.Filtered]:
+def _run_filters(console: Console, photo: Array, layout: str) -> list[filters.Filtered]:
     with _progress(console) as progress:
         return list(progress.track(filters.run(photo, layout), total=len(filters.BANK), description="Filters"))
 
 
-def _run_layers(console: Console, photo: measure.Array, layout: str, seconds: float) -> list[network.Comparison]:
+def _run_layers(console: Console, photo: Array, layout: str, seconds: float) -> list[network.Comparison]:
     rng = np.random.default_rng(0)
     x = network.first_input(photo, layout)
     compared = []
@@ -105,7 +103,7 @@ def _run_layers(console: Console, photo: measure.Array, layout: str, seconds: fl
 
 def _table(title: str, *right: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_style="bold", title_justify="left", padding=(0, 1, 0, 0))
-    table.add_column(title.split()[0].lower().rstrip("s"), no_wrap=True)
+    table.add_column(title.split()[0].lower().rstrip("s"))
     table.add_column("algorithm", no_wrap=True)
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
@@ -113,7 +111,8 @@ def _table(title: str, *right: str) -> Table:
 
 
 def _figures(m: measure.Measured) -> tuple[str, str]:
-    return f"{m.error:.1e}" if m.ok else f"[bold red]{m.error:.1e}[/]", f"{m.bound:.1e}"
+    error, bound = (f"{value:.1e}".replace("e-0", "e-") for value in (m.error, m.bound))
+    return error if m.ok else f"[bold red]{error}[/]", bound
 
 
 def _filter_table(filtered: list[filters.Filtered]) -> Table:
@@ -125,20 +124,22 @@ def _filter_table(filtered: list[filters.Filtered]) -> Table:
 
 
 def _layer_table(compared: list[network.Comparison]) -> Table:
-    table = _table("Layers", "ms", "GFLOP/s", "x NumPy", "error", "bound")
+    table = _table("Layers", "ms", "GFLOP/s", "speed", "error", "bound")
     for r in compared:
-        for m in r.all:
-            first = m is r.chosen
-            speed = (f"{m.seconds * 1e3:.3f}", f"{r.flops / m.seconds / 1e9:.0f}", f"{r.speedup(m):.1f}")
-            mark = "●" if first else " "
-            table.add_row(r.label if first else "", f"{mark} {m.name}", *speed, *_figures(m), style="bold green" if first else "", end_section=m is r.numpy)
+        for i, m in enumerate(r.all):
+            first = i == 0
+            title = {0: r.label, 1: f"  {r.size}"}.get(i, "")
+            mark = "●" if first else " " if m.eligible else "○"
+            figures = (f"{m.seconds * 1e3:.3f}", f"{r.flops / m.seconds / 1e9:.0f}", f"{r.speedup(m):.1f}x", *_figures(m))
+            table.add_row(title, f"{mark} {m.name}", *figures, style="green" if first else "", end_section=m is r.numpy)
     return table
 
 
 def _print_summary(console: Console, compared: list[network.Comparison], limit: int | None) -> None:
-    console.print("● the planner's choice. Errors and the bounds that algorithms state are relative to the largest value of the result.", style="dim")
-    if limit and limit != cpu.detect().cores:
-        console.print("NumPy's BLAS has threads of its own number: set OPENBLAS_NUM_THREADS for a like comparison.", style="dim")
+    console.print("● the planner's choice; ○ its bound is over the default accuracy, so that it must be asked for by name.", style="dim")
+    console.print("Speed is relative to NumPy's; errors and bounds to the largest value of the result.", style="dim")
+    if limit and numpy_way.blas_thread_setter() is None:
+        console.print("NumPy's BLAS is not OpenBLAS and keeps its own number of threads.", style="dim")
     speedup = math.exp(sum(math.log(r.speedup(r.chosen)) for r in compared) / len(compared))
     best = sum(r.chosen.seconds <= 1.05 * r.fastest for r in compared)
     ours, numpys = (sum(m.seconds for m in column) * 1e3 for column in ([r.chosen for r in compared], [r.numpy for r in compared]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +29,8 @@ class Filter:
     develop: Callable[[Array], Array]
 
     def weight(self, layout: str) -> Array:
-        if self.colour:
-            weight = np.repeat(self.taps[:, None], 3, axis=0)
-        else:
-            weight = LUMINANCE[:, None, None] * self.taps[:, None]
+        mix = np.ones((3, 1, 1, 1)) if self.colour else LUMINANCE[:, None, None]
+        weight = mix * self.taps[:, None]
         return np.ascontiguousarray(weight if layout == "NCHW" else weight.transpose(2, 3, 1, 0), np.float32)
 
 
@@ -49,6 +48,12 @@ def gaussian(size: int, sigma: float) -> Array:
     g = np.exp(-(t**2) / (2 * sigma**2))
     g /= g.sum()
     return np.outer(g, g)
+
+
+def laplacian_of_gaussian(size: int, sigma: float) -> Array:
+    y, x = np.mgrid[:size, :size] - size // 2
+    taps = gaussian(size, sigma) * ((x**2 + y**2) / sigma**2 - 2)
+    return np.asarray(taps - taps.mean())  # cut off at the rim, it would answer to flat areas
 
 
 def unsharp(size: int, sigma: float, amount: float) -> Array:
@@ -116,12 +121,12 @@ def _hues(y: Array) -> Array:
 
 ORIENTATIONS = np.arange(6) * np.pi / 6
 BANK = (
-    Filter("Gaussian blur", gaussian(13, 2.5)[None], True, _clip),
-    Filter("Lens blur", disc(11)[None], True, _clip),
+    Filter("Gaussian blur", gaussian(9, 1.8)[None], True, _clip),
+    Filter("Lens blur", disc(15)[None], True, _clip),
     Filter("Motion blur", motion(15, np.pi / 6)[None], True, _clip),
     Filter("Sharpen", unsharp(5, 1.2, 2.0)[None], True, _clip),
     Filter("Emboss", np.array([[[-2.0, -1, 0], [-1, 0, 1], [0, 1, 2]]]), False, _relief),
-    Filter("Laplacian", np.array([[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]), False, _signed),
+    Filter("Laplacian of Gaussian", laplacian_of_gaussian(11, 1.6)[None], False, _signed),
     Filter("Sobel edges", sobel(), False, _magnitude),
     Filter("Gabor orientations", np.stack([gabor(15, a, 8.0, 3.0) for a in ORIENTATIONS]), False, _hues),
 )
@@ -138,7 +143,7 @@ def run(photo: Array, layout: str) -> Iterator[Filtered]:
 
 def _filtered(f: Filter, x: Array, layout: str) -> Filtered:
     weight = f.weight(layout)
-    options = {"padding": "same", "padding_mode": "reflect", "groups": 3 if f.colour else 1, "layout": layout}
+    options: dict[str, Any] = {"padding": "same", "padding_mode": "reflect", "groups": 3 if f.colour else 1, "layout": layout}
     chosen = measure.candidates(Conv2d(weight, **options), x)[0]
     assert chosen.cost
     y = cpuconv.conv2d(x, weight, **options)

@@ -21,12 +21,16 @@ SAFETY = 2.0  # an activation makes max|y|, which the bounds are relative to, sm
 
 @dataclass(frozen=True)
 class Measured:
-    """One contestant: its best time, and its largest error and stated bound, both relative to the same scale."""
+    """One contestant: its best time, and its largest error and stated bound, both relative to the same scale.
+
+    `eligible`: the planner might have taken it; otherwise its bound is over the default accuracy.
+    """
 
     name: str
     seconds: float
     error: float
     bound: float
+    eligible: bool = True
 
     @property
     def ok(self) -> bool:
@@ -41,7 +45,8 @@ def candidates(layer: Conv2d, x: Array) -> list[Candidate]:
 
 def reference(x: Array, weight: Array, bias: Array | None = None, **arguments: Any) -> Array:
     """The same convolution in float64 by the library's oracle."""
-    return Conv2d(weight.astype(np.float64), None if bias is None else bias.astype(np.float64), algorithm="reference", **arguments)(x.astype(np.float64))
+    layer = Conv2d(weight.astype(np.float64), None if bias is None else bias.astype(np.float64), algorithm="reference", **arguments)
+    return layer(x.astype(np.float64))
 
 
 def error(y: Array, expected: Array, scale: float) -> float:

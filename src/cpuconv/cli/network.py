@@ -1,23 +1,23 @@
-"""The demo's stack of ResNet-like layers, and the same layers the NumPy way."""
+"""The demo's stack of ResNet-like layers, each computed in every way there is."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
-from cpuconv.cli import measure
+from cpuconv.cli import measure, numpy_way
 from cpuconv.layers import Conv2d
 from cpuconv.plan import Array
 from cpuconv.planner import DEFAULT_ACCURACY
+from cpuconv.threads import get_num_threads
 
 SIZE = 224
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's photos
-NUMPY = "NumPy"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ STACK = (
 class Comparison:
     """All that was measured of one layer. `chosen` is the planner's, `others` are fastest first."""
 
-    label: str
+    label: str  # kernel and channels
+    size: str  # of the input
     flops: int
     chosen: measure.Measured
     others: list[measure.Measured]
@@ -67,7 +68,8 @@ class Comparison:
 
     @property
     def fastest(self) -> float:
-        return min(m.seconds for m in (self.chosen, *self.others))
+        """Seconds of the best algorithm that the planner might have chosen."""
+        return min(m.seconds for m in (self.chosen, *self.others) if m.eligible)
 
     def speedup(self, m: measure.Measured) -> float:
         return self.numpy.seconds / m.seconds
@@ -91,55 +93,41 @@ def compare(layer: Layer, x: Array, layout: str, rng: np.random.Generator, secon
 
     auto = Conv2d(weight, bias, **options)
     rows = [row for row in measure.candidates(auto, x) if row.algorithm.name != "reference"]
+    chosen = rows[0].algorithm.name
     calls: dict[str, Callable[[Array], Array]] = {row.algorithm.name: Conv2d(weight, bias, **options, algorithm=row.algorithm.name) for row in rows}
     bounds = {row.algorithm.name: row.cost.error for row in rows if row.cost}
-    chosen = rows[0].algorithm.name
-    calls |= {chosen: auto, NUMPY: numpy_way(weight, bias, layer.stride, layer.kernel // 2, groups, layout)}
-    bounds[NUMPY] = DEFAULT_ACCURACY["f32"]
+    calls[chosen] = auto
+    numpy_calls = _numpy_calls(weight, bias, layer.stride, layer.kernel // 2, groups, layout)
+    calls |= numpy_calls
+    bounds |= dict.fromkeys(numpy_calls, DEFAULT_ACCURACY["f32"])
 
     expected = measure.reference(x, weight, bias, **options)
     scale = float(np.abs(expected).max())
     errors = {name: measure.error(call(x), expected, scale) for name, call in calls.items()}
-    times = measure.best_times({name: lambda call=call: call(x) for name, call in calls.items()}, seconds)  # type: ignore[misc]
-    measured = {name: measure.Measured(name, times[name], errors[name], bounds[name]) for name in calls}
-    others = sorted((m for name, m in measured.items() if name not in (chosen, NUMPY)), key=lambda m: m.seconds)
+    times = measure.best_times({name: functools.partial(call, x) for name, call in calls.items()}, seconds)
+    rejected = {row.algorithm.name for row in rows if row.rejection}
+    measured = {name: measure.Measured(name, times[name], errors[name], bounds[name], name not in rejected) for name in calls}
+    fastest_first = sorted(measured.values(), key=lambda m: m.seconds)
+    others = [m for m in fastest_first if m.name != chosen and m.name not in numpy_calls]
+    numpys = next(m for m in fastest_first if m.name in numpy_calls)
     label = f"{layer.kernel}x{layer.kernel}{f'/{layer.stride}' if layer.stride > 1 else ''} "
-    label += f"depthwise {channels}" if layer.depthwise else f"{channels}→{layer.channels}"
+    label += f"{channels} depthwise" if layer.depthwise else f"{channels}→{layer.channels}"
     flops = 2 * expected.size * math.prod(shape[1:])
-    return Comparison(f"{label}, {size}x{size}", flops, measured[chosen], others, measured[NUMPY], max_pool(auto(x), layer.pool, layout))
+    return Comparison(label, f"{size}x{size}", flops, measured[chosen], others, numpys, max_pool(auto(x), layer.pool, layout))
 
 
-def numpy_way(weight: Array, bias: Array, stride: int, padding: int, groups: int, layout: str) -> Callable[[Array], Array]:
-    """The convolution as one writes it in NumPy: windows as the columns of a matrix (im2col), and a matrix product per group."""
-    nchw = layout == "NCHW"
-    kernel = weight.shape[2] if nchw else weight.shape[0]
-    oc = len(bias)
-    if nchw:
-        matrix, offset = weight.reshape(groups, oc // groups, -1), bias[:, None]
-    else:
-        matrix, offset = np.ascontiguousarray(weight.reshape(-1, groups, oc // groups).swapaxes(0, 1)), bias
-    axes = (2, 3) if nchw else (1, 2)
-    pads = [(padding, padding) if axis in axes else (0, 0) for axis in range(4)]
-    step = tuple(slice(None, None, stride) if axis in axes else slice(None) for axis in range(4))
+def _numpy_calls(*arguments: Any) -> dict[str, Callable[[Array], Array]]:
+    """NumPy with as many threads as cpuconv has, and with one, for its BLAS may lose by threads: the better one counts."""
+    call = numpy_way.convolution(*arguments)
+    set_threads = numpy_way.blas_thread_setter()
+    if set_threads is None:
+        return {"NumPy": call}
 
-    def call(x: Array) -> Array:
-        x = np.pad(x, pads) if padding else x
-        windows = sliding_window_view(x, (kernel, kernel), axes)[step]
-        n = len(x)
-        if nchw:
-            _, c, oh, ow, *_ = windows.shape
-            columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, c // groups * kernel**2, oh * ow)
-            y = np.matmul(matrix, columns).reshape(n, oc, oh * ow)
-        else:
-            _, oh, ow, c, *_ = windows.shape
-            by_group = windows.reshape(n, oh, ow, groups, c // groups, kernel, kernel)
-            columns = by_group.transpose(0, 3, 1, 2, 5, 6, 4).reshape(n, groups, oh * ow, -1)
-            y = np.matmul(columns, matrix).swapaxes(1, 2).reshape(n, oh * ow, oc)
-        y += offset
-        np.maximum(y, 0, out=y)
-        return y.reshape((n, oc, oh, ow) if nchw else (n, oh, ow, oc))
+    def limited(n: int, x: Array) -> Array:
+        set_threads(n)
+        return call(x)
 
-    return call
+    return {f"NumPy, {n} thread{'s' * (n > 1)}": functools.partial(limited, n) for n in {1, get_num_threads()}}
 
 
 def max_pool(x: Array, factor: int, layout: str) -> Array:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from matplotlib import cbook
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +19,7 @@ from matplotlib.patches import Patch
 from PIL import Image, ImageOps
 
 from cpuconv.cli.filters import Filtered
-from cpuconv.cli.network import NUMPY, Comparison
+from cpuconv.cli.network import Comparison
 from cpuconv.plan import Array
 
 INK, FAINT, GRID = "#222222", "#777777", "#e4e4e4"
@@ -94,9 +95,10 @@ def write_sheet(path: Path, photo: Image.Image, results: Sequence[Filtered]) -> 
     rows = math.ceil(len(tiles) / columns)
     width, caption, margin, head = 3.2, 0.5, 0.12, 0.62  # inches
     height = width * photo.height / photo.width
-    figure = Figure(figsize=(columns * (width + margin) + margin, rows * (height + caption) + head + margin), dpi=110, facecolor="white")
-    total_w, total_h = figure.get_size_inches()
-    figure.text(margin / total_w, 1 - 0.3 / total_h, "One photograph, eight filters, all by cpuconv.conv2d", size=15, weight="bold", color=INK, va="center")
+    total_w, total_h = columns * (width + margin) + margin, rows * (height + caption) + head + margin
+    figure = Figure(figsize=(total_w, total_h), dpi=110, facecolor="white")
+    title = f"One photograph, {len(results)} filters, all by cpuconv.conv2d"
+    figure.text(margin / total_w, 1 - 0.3 / total_h, title, size=15, weight="bold", color=INK, va="center")
     for i, (name, facts, picture) in enumerate(tiles):
         left = margin + (i % columns) * (width + margin)
         bottom = total_h - head - (i // columns) * (height + caption) - height
@@ -112,52 +114,62 @@ def write_chart(path: Path, results: Sequence[Comparison], subtitle: str) -> Non
     """Write a chart of each algorithm's speed-up over NumPy, layer by layer: the planner's choice as a bar, the others as marks."""
     names = dict.fromkeys(m.name for r in results for m in (r.chosen, *r.others))
     colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
-    figure = Figure(figsize=(11, 1.9 + 0.46 * len(results)), dpi=110, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(11, 2.3 + 0.44 * len(results)), dpi=120, facecolor="white", layout="constrained")
+    engine = figure.get_layout_engine()
+    assert engine
+    engine.set(w_pad=0.14, h_pad=0.1)  # type: ignore[call-arg]
     axes = figure.add_subplot()
     for row, result in enumerate(results):
-        _draw_row(axes, row, result, colour.__getitem__)
+        _draw_row(axes, row, result, colour)
+    _column(axes, 0, -1, "cpuconv", weight="bold")
+    _column(axes, 1, -1, "NumPy", color=FAINT)
     axes.axvline(1, color=INK, linewidth=1.2)
-    axes.set_xscale("log")
+
     speedups = [r.speedup(m) for r in results for m in (r.chosen, *r.others)]
-    axes.set_xlim(min(0.8, 0.8 * min(speedups)), 2.6 * max(speedups))
-    ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if axes.get_xlim()[0] <= t <= 1.2 * max(speedups)]
+    low, high = min(0.7, 0.8 * min(speedups)), 1.35 * max(2, *speedups)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    ticks = [t * 10.0**e for e in range(-4, 5) for t in (1, 2, 5) if low <= t * 10.0**e <= high]
     axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_yticks(range(len(results)), [r.label for r in results])
+    axes.set_yticks(range(len(results)), [f"{r.label}  ({r.size})" for r in results])
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.tick_params(length=0, colors=INK)
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("times as fast as NumPy (im2col and matmul), logarithmic", color=INK)
-    axes.set_title(subtitle, loc="left", size=9.5, color=FAINT)
-    figure.suptitle("How much faster is a layer with cpuconv?", x=0.01, ha="left", size=15, weight="bold", color=INK)
-    handles = [
+    axes.set_xlabel("times as fast as NumPy's im2col and matmul (logarithmic)", color=INK)
+    figure.suptitle("How much faster is a layer with cpuconv than with NumPy?", x=0.012, ha="left", size=15, weight="bold", color=INK)
+    figure.text(0.012, 1 - 0.45 / figure.get_figheight(), subtitle, size=9.5, color=FAINT, va="center")
+    axes.set_title(" ", size=26)  # room for the subtitle
+    handles: list[Artist] = [
         Patch(color="#999999", label="bar: the planner's choice"),
-        Line2D([], [], color="#999999", marker="o", linestyle="", label="mark: another algorithm"),
-        Line2D([], [], color=INK, label="NumPy"),
-        *(Line2D([], [], color=colour[name], marker="s", markersize=8, linestyle="", label=name) for name in names),
+        Line2D([], [], color="#999999", marker="o", linestyle="", label="dot: another algorithm"),
+        Line2D([], [], color="#999999", marker="o", markerfacecolor="white", linestyle="", label="ring: over the default accuracy"),
+        *(Line2D([], [], color=colour[name], marker="s", markersize=9, linestyle="", label=name) for name in names),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
     _save(figure, path)
 
 
-def _draw_row(axes: Axes, row: int, result: Comparison, colour: Callable[[str], str]) -> None:
+def _draw_row(axes: Axes, row: int, result: Comparison, colour: Mapping[str, str]) -> None:
     chosen = result.chosen
     reach = result.speedup(chosen)
-    axes.barh(row, reach - 1, left=1, height=0.62, color=colour(chosen.name), alpha=0.85)
+    axes.barh(row, reach - 1, left=1, height=0.64, color=colour[chosen.name], alpha=0.85)
     marks = [result.speedup(m) for m in result.others]
     for m, x in zip(result.others, marks, strict=True):
-        axes.plot(x, row, marker="o", markersize=7, color=colour(m.name), markeredgecolor="white", markeredgewidth=1.2)
-    # beyond the bar and any mark that lies to its right
-    axes.annotate(
-        f"{reach:.1f}x  {chosen.seconds * 1e3:.2f} ms", (max([reach, 1, *marks]), row), xytext=(9, 0), textcoords="offset points",
-        va="center", size=9.5, weight="bold", color=INK,
-    ).set_in_layout(False)  # fmt: skip
-    axes.annotate(
-        f"{NUMPY} {result.numpy.seconds * 1e3:.1f} ms", (1, row), xycoords=("axes fraction", "data"), xytext=(-2, 0), textcoords="offset points",
-        ha="right", va="center", size=8, color=FAINT,
-    )  # fmt: skip
+        axes.plot(x, row, marker="o", markersize=8, color="white" if m.eligible else colour[m.name])
+        axes.plot(x, row, marker="o", markersize=6 if m.eligible else 5, color=colour[m.name] if m.eligible else "white")
+    beyond = max([reach, 1, *marks])
+    axes.annotate(f"{reach:.1f}x", (beyond, row), xytext=(9, 0), textcoords="offset points", va="center", size=10, weight="bold", color=INK)
+    _column(axes, 0, row, f"{chosen.seconds * 1e3:.2f} ms", weight="bold")
+    _column(axes, 1, row, f"{result.numpy.seconds * 1e3:.2f} ms", color=FAINT)
+
+
+def _column(axes: Axes, column: int, row: int, text: str, **style: str) -> None:
+    """Text in one of the columns right of the chart."""
+    where = {"xy": (1, row), "xycoords": ("axes fraction", "data"), "xytext": (70 + 70 * column, 0), "textcoords": "offset points"}
+    axes.annotate(text, **where, ha="right", va="center", size=9.5, annotation_clip=False, **{"color": INK} | style)  # type: ignore[arg-type]
 
 
 def _save(figure: Figure, path: Path) -> None:
