@@ -24,7 +24,6 @@ cdef extern from "ukernels/conv.h" nogil:
     ctypedef struct conv_blas:
         const void *gemm
     ctypedef struct conv_family:
-        int vl
         long (*gemm_packed_size)(long, long) noexcept nogil
         void (*gemm_pack)(const conv_geometry *, const void *, void *) noexcept nogil
         int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
@@ -36,7 +35,6 @@ cdef extern from "ukernels/conv.h" nogil:
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
-        void (*activate)(conv_activation, void *, long) noexcept nogil
     ctypedef struct ukernels:
         const char *isa
         conv_family f32, f64
@@ -75,10 +73,6 @@ cdef const conv_family *find_family(str isa, str dtype) except NULL:
             return &cpuconv_tables[i].f32 if dtype == "f32" else &cpuconv_tables[i].f64
         i += 1
     raise ValueError(f"no micro-kernels for ISA {isa!r} in this build")
-
-
-def vector_length(str isa, str dtype):
-    return find_family(isa, dtype).vl
 
 
 def packed_columns(str isa, str dtype, long columns):
@@ -201,13 +195,3 @@ def address(array):
     """Address of a C-contiguous array's first element; 0 for None."""
     cdef Buffer b = Buffer(array)
     return <uintptr_t>b.pointer()
-
-
-def activate(str isa, str dtype, activation, y):
-    """Applies an activation to a contiguous array in place."""
-    cdef Buffer by = Buffer(y, True)
-    cdef const conv_family *family = find_family(isa, dtype)
-    cdef conv_activation act
-    act.kind, act.a, act.b = activation
-    with nogil:
-        family.activate(act, by.view.buf, by.view.len // (8 if dtype == "f64" else 4))

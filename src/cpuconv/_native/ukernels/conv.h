@@ -34,7 +34,6 @@ typedef struct {
 } conv_blocking;
 
 typedef struct {
-    int vl;                                                                      /* elements in a vector */
     long (*gemm_packed_size)(long k, long n);                                    /* elements */
     void (*gemm_pack)(const conv_geometry *, const void *weight, void *packed);  /* weight (HWIO or OIHW) to panels or rows */
     int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
@@ -46,7 +45,6 @@ typedef struct {
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
-    void (*activate)(conv_activation, void *y, long n);
 } conv_family;
 
 typedef struct {

@@ -15,7 +15,6 @@
 #include "winograd.h"
 #include "depthwise.h"
 static const conv_family FN(FAMILY) = {
-    .vl = VL,
     .gemm_packed_size = FN(gemm_packed_size),
     .gemm_pack = FN(gemm_pack),
     .implicit_gemm = FN(implicit_gemm),
@@ -27,7 +26,6 @@ static const conv_family FN(FAMILY) = {
     .depthwise_pack = FN(depthwise_pack),
     .depthwise = FN(depthwise),
     .im2col = FN(im2col),
-    .activate = FN(activate),
 };
 #undef NV_MAX
 #undef VEC
