@@ -138,7 +138,7 @@ def write_chart(path: Path, results: Sequence[Comparison], subtitle: str) -> Non
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("times as fast as NumPy's im2col and matmul (logarithmic)", color=INK)
+    axes.set_xlabel("times as fast as plain NumPy (im2col and matmul), logarithmic", color=INK)
     figure.suptitle("How much faster is a layer with cpuconv than with NumPy?", x=0.012, ha="left", size=15, weight="bold", color=INK)
     figure.text(0.012, 1 - 0.45 / figure.get_figheight(), subtitle, size=9.5, color=FAINT, va="center")
     axes.set_title(" ", size=26)  # room for the subtitle
