@@ -58,7 +58,7 @@ def demo(image: Path | None, output: Path, limit: int | None, layout: str, secon
     with threads(limit) if limit else nullcontext():
         machine = cpu.detect()
         setting = f"{layout}, float32, {get_num_threads()} thread{'s' * (get_num_threads() > 1)}, {machine.isa}, {machine.model}"
-        console.print(f"{image.name if image else 'Grace Hopper'}, {photo.width} x {photo.height} pixels; {setting}")
+        console.print(f"{image.name if image else 'Grace Hopper'}, {photo.width} x {photo.height} pixels; {setting}", markup=False, highlight=False)
         filtered = _run_filters(console, pictures.pixels(photo), layout)
         console.print(_filter_table(filtered))
         compared = _run_layers(console, pictures.square(photo, network.SIZE), layout, seconds)
