@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,9 @@ def array(name: str, value: Any) -> Array:
 
 
 def _import(name: str, value: Any) -> Array:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+        return _import(name, value.view(torch.int16)).view(_bfloat16(name))  # NumPy's DLPack has no word for bfloat16
     if hasattr(value, "__dlpack__"):
         try:
             return np.from_dlpack(value)
@@ -42,17 +46,29 @@ def _import(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: {type(value).__name__} cannot be made an array: {e}") from e
 
 
-def strong_dtype(value: Any) -> np.dtype[Any] | None:
+def _bfloat16(name: str) -> np.dtype[Any]:
+    try:
+        import ml_dtypes
+    except ImportError as e:
+        raise TypeError(f"{name}: dtype bfloat16 needs the package ml_dtypes, which is not installed") from e
+    return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+
+
+def strong_dtype(value: Any, as_array: Array | None) -> np.dtype[Any] | None:
     """The dtype with which an optional argument takes part in promotion; a list or None takes no part."""
-    dtype = getattr(value, "dtype", None)
-    return dtype if isinstance(dtype, np.dtype) else None
+    return None if as_array is None or isinstance(value, list | tuple) else as_array.dtype
 
 
 def result_dtype(*dtypes: np.dtype[Any] | None) -> np.dtype[Any]:
     """NumPy's promotion."""
-    result = np.result_type(*[d for d in dtypes if d is not None]).newbyteorder("=")
+    given = [d for d in dtypes if d is not None]
+    names = f"x, weight, bias, residual: dtypes {', '.join(map(str, given))}"
+    try:
+        result = np.result_type(*given).newbyteorder("=")
+    except TypeError as e:
+        raise TypeError(f"{names} have no common type; cast them to one") from e
     if result.name not in COMPUTE_DTYPES:
-        raise TypeError(f"dtypes {', '.join(map(str, dtypes))} promote to {result}, not to one of {', '.join(COMPUTE_DTYPES)}")
+        raise TypeError(f"{names} promote to {result}, not to one of {', '.join(COMPUTE_DTYPES)}")
     return result
 
 
@@ -65,6 +81,16 @@ def integer(name: str, value: Any, rule: str = "an int") -> int:
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: must be {rule}, got {value!r}")
     return int(value.__index__())
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """A tuple of sizes."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name}: must be a tuple of ints, got {value!r}")
+    sizes = tuple(integer(name, size, "a tuple of ints") for size in value)
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"{name}: {value!r} must not be negative along any axis")
+    return sizes
 
 
 def pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
@@ -89,14 +115,17 @@ def padding(value: Any) -> Padding:
         if value not in PADDING_NAMES:
             raise ValueError(f"padding: {value!r} is not one of {', '.join(PADDING_NAMES)}, an int, (ph, pw) or ((top, bottom), (left, right))")
         return value
-    if isinstance(value, tuple | list) and len(value) == 2 and any(isinstance(v, tuple | list) for v in value):
-        return (*pair("padding", value[0] if isinstance(value[0], tuple | list) else [value[0]], 0),
-                *pair("padding", value[1] if isinstance(value[1], tuple | list) else [value[1]], 0))  # fmt: skip
+    if isinstance(value, tuple | list) and any(isinstance(v, tuple | list) for v in value):
+        if len(value) != 2 or not all(isinstance(v, tuple | list) and len(v) == 2 for v in value):
+            raise ValueError(f"padding: {value!r} must be an int, (ph, pw) or ((top, bottom), (left, right))")
+        return (*pair("padding", value[0], 0), *pair("padding", value[1], 0))
     vertical, horizontal = pair("padding", value, 0)
     return vertical, vertical, horizontal, horizontal
 
 
-def resolve_padding(value: Padding, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+def resolve_padding(
+    value: Padding, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
     """(top, bottom, left, right) of a padding for an image of `size`; "same" makes ceil(size / stride) outputs."""
     if not isinstance(value, str):
         return value
@@ -201,6 +230,6 @@ def overlap(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True

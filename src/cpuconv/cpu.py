@@ -41,8 +41,9 @@ class Cpu:
     def bandwidth(self, working_set: float) -> float:
         """Bytes a second that one core streams when it goes round `working_set` bytes."""
         if working_set <= self.l2:
-            return 30e9 * self.ghz / 3.5
-        return 20e9 * self.ghz / 3.5 if working_set <= self.l3 else 10e9
+            return 60e9 * self.ghz / 3.5
+        missing = max(0.0, 1 - self.l3 / working_set)
+        return 1 / ((1 - missing) / (40e9 * self.ghz / 3.5) + missing / 12e9)
 
 
 def available_isas() -> tuple[str, ...]:

@@ -102,9 +102,9 @@ def conv2d(
 
 def _problem(x_shape: Any, weight_shape: Any, stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any) -> Problem:
     options = Options.parse(stride, padding, dilation, groups, layout, "zeros")
-    weight = tuple(arguments.integer("weight_shape", v) for v in weight_shape)
+    weight = arguments.shape("weight_shape", weight_shape)
     options.check_weight(weight)
-    return options.problem(tuple(arguments.integer("x_shape", v) for v in x_shape), weight, "f32", Epilogue())
+    return options.problem(arguments.shape("x_shape", x_shape), weight, "f32", Epilogue())
 
 
 def output_shape(

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cpuconv import arguments, planner
-from cpuconv.plan import NUMPY_DTYPES, Array, Plan
 from cpuconv.options import Options
+from cpuconv.plan import NUMPY_DTYPES, Array, Plan
 from cpuconv.planner import Budget
 from cpuconv.problem import Epilogue, Problem
 from cpuconv.threads import for_work
@@ -86,8 +86,9 @@ class Conv2d:
         self.options.check_weight(self.weight.shape)
         self.bias = None if bias is None else arguments.array("bias", bias).copy(order="C")
         if self.bias is not None and self.bias.shape != (self.out_channels,):
-            raise ValueError(f"bias: shape {self.bias.shape} must be ({self.out_channels},), one number for each output channel of weight {self.weight.shape}")
-        self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias))
+            rule = f"({self.out_channels},), one number for each output channel of weight {self.weight.shape}"
+            raise ValueError(f"bias: shape {self.bias.shape} must be {rule}")
+        self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias, self.bias))
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
@@ -103,8 +104,8 @@ class Conv2d:
     def __repr__(self) -> str:
         o = self.options
         return (
-            f"Conv2d({self.in_channels}, {self.out_channels}, kernel_size={o.kernel_size(self.weight.shape)}, stride={o.stride}, padding={o.padding!r}, "
-            f"dilation={o.dilation}, groups={o.groups}, bias={self.bias is not None}, layout={o.layout.upper()!r})"
+            f"Conv2d({self.in_channels}, {self.out_channels}, kernel_size={o.kernel_size(self.weight.shape)}, stride={o.stride}, "
+            f"padding={o.padding!r}, dilation={o.dilation}, groups={o.groups}, bias={self.bias is not None}, layout={o.layout.upper()!r})"
         )
 
     def __call__(self, x: npt.ArrayLike, residual: npt.ArrayLike | None = None, out: Array | None = None) -> Array:
@@ -126,11 +127,8 @@ class Conv2d:
             If the algorithm named cannot do the problem.
         """
         x = arguments.array("x", x)
-        if residual is not None:
-            residual_array = arguments.array("residual", residual)
-            residual_dtype = arguments.strong_dtype(residual)
-        else:
-            residual_array = residual_dtype = None
+        residual_array = None if residual is None else arguments.array("residual", residual)
+        residual_dtype = arguments.strong_dtype(residual, residual_array)
         key = (x.shape, x.dtype, residual is not None, residual_dtype)
         prepared = self._prepared.get(key) or self._prepare(key, x, residual is not None, residual_dtype)
         if residual_array is not None and residual_array.shape != prepared.shape:

@@ -61,7 +61,8 @@ class Options:
         ic, ih, iw = chw if self.layout == "nchw" else (chw[2], chw[0], chw[1])
         taken = self.in_channels(weight_shape)
         if ic != taken:
-            raise ValueError(f"x: {ic} channels (shape {x_shape}, {form}) must be the {taken} that weight {weight_shape} with groups={self.groups} takes")
+            rule = f"the {taken} that weight {weight_shape} with groups={self.groups} takes"
+            raise ValueError(f"x: {ic} channels (shape {x_shape}, {form}) must be {rule}")
         pads = self.pads(x_shape, weight_shape)
         if self.padding_mode != "zeros":
             arguments.check_pads(self.padding_mode, pads, (ih, iw))

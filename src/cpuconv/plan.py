@@ -14,7 +14,7 @@ from cpuconv.problem import Problem
 
 Array = npt.NDArray[Any]
 
-NUMPY_DTYPES = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
 
 
 @dataclass(frozen=True)

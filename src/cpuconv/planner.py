@@ -85,8 +85,31 @@ class PlanCache:
 
 
 _cache = PlanCache()
-cache_info = _cache.info
-clear_cache = _cache.clear
+
+
+def cache_info() -> CacheInfo:
+    """Return how many plans are kept, their bytes and the limit on them, and the hits and misses so far.
+
+    Packed weights are not among them: these belong to the layers.
+
+    Examples
+    --------
+    >>> cache_info().bytes <= cache_info().limit
+    True
+    """
+    return _cache.info()
+
+
+def clear_cache() -> None:
+    """Forget all plans, and the counts of hits and misses. Layers keep the plans that they use.
+
+    Examples
+    --------
+    >>> clear_cache()
+    >>> cache_info().plans
+    0
+    """
+    _cache.clear()
 
 
 def algorithms() -> tuple[str, ...]:
@@ -193,17 +216,17 @@ def explain(problem: Problem | str, *, algorithm: str = "auto", accuracy: float 
 def explain_table(problem: Problem, budget: Budget) -> str:
     cpu = cpu_module.detect()
     head = ("", "algorithm", "predicted us", "workspace/thread", "packed weight", "error bound", "why not")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for i, row in enumerate(candidates(problem, budget, cpu)):
         mark = "*" if i == 0 and not row.rejection else ""
-        figures = ("-",) * 4
+        figures = ["-"] * 4
         if row.cost:
             cost = row.algorithm.estimate(problem, cpu)
-            figures = (f"{cost.seconds * 1e6:.1f}", f"{cost.workspace:,}", f"{cost.packed:,}", f"{cost.error:.1e}")
+            figures = [f"{cost.seconds * 1e6:.1f}", f"{cost.workspace:,}", f"{cost.packed:,}", f"{cost.error:.1e}"]
         rows.append((mark, row.algorithm.name, *figures, row.rejection.reason if row.rejection else ""))
     width = [max(len(row[i]) for row in rows) for i in range(6)]
     lines = [f"{problem}: {problem.flops / 1e6:.1f} MFLOP on {cpu.isa}, {cpu.model} (* chosen)"]
-    for row in rows:
-        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row[:6], width, strict=True))]
-        lines.append("  ".join([*cells, row[6]]).rstrip())
+    for *figures, reason in rows:
+        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(figures, width, strict=True))]
+        lines.append("  ".join([*cells, reason]).rstrip())
     return "\n".join(lines)

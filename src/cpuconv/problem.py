@@ -34,7 +34,12 @@ class Activation:
         match = re.fullmatch(r"(\w+)(?:\((.*)\))?", text)
         if not match or match[1] not in ACTIVATIONS:
             raise ValueError(f"spec: {text!r} is not an activation that a spec can name")
-        params = tuple(float(p) for p in match[2].split(",")) if match[2] else ()
+        try:
+            params = tuple(float(p) for p in match[2].split(",")) if match[2] else ()
+        except ValueError as e:
+            raise ValueError(f"spec: the parameters of {text!r} must be numbers") from e
+        if any(math.isnan(p) for p in params) or (match[1] == "clip" and list(params) != sorted(params)):
+            raise ValueError(f"spec: {text!r}: the parameters must not be NaN, and clip's low not over its high")
         if len(params) != ACTIVATIONS[match[1]]:
             raise ValueError(f"spec: activation {match[1]} takes {ACTIVATIONS[match[1]]} parameters, got {len(params)}")
         return cls(match[1], params)
@@ -158,13 +163,12 @@ class Problem:
             raise ValueError(f"spec: {spec!r} is not like n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw")
         size = {key: int(match[key]) for key in ("n", "ic", "ih", "iw", "oc", "kh", "kw")}
         p = [int(v) for v in match["p"].split("x")]
-        padding = {1: lambda: (p[0],) * 4, 2: lambda: (p[0], p[0], p[1], p[1]), 4: lambda: tuple(p)}
-        if len(p) not in padding:
+        if len(p) not in (1, 2, 4):
             raise ValueError(f"spec: padding {match['p']!r} has {len(p)} numbers, not 1, 2 or 4")
+        top, bottom, left, right = p if len(p) == 4 else (p[0], p[0], p[-1], p[-1])
         activation = Activation.parse(match["act"]) if match["act"] else None
         problem = cls(
-            **size,
-            stride=_unpair(match["s"]), padding=padding[len(p)](), dilation=_unpair(match["d"]), groups=int(match["g"]),  # type: ignore[arg-type]
+            **size, stride=_unpair(match["s"]), padding=(top, bottom, left, right), dilation=_unpair(match["d"]), groups=int(match["g"]),
             dtype=match["dtype"], layout=match["layout"], epilogue=Epilogue(bool(match["bias"]), bool(match["residual"]), activation),
         )  # fmt: skip
         problem.check()

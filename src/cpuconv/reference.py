@@ -28,7 +28,8 @@ def forward(problem: Problem, x: Array, weight: Array, bias: Array | None = None
         for v in range(p.kw):
             rows = slice(u * dh, u * dh + (p.oh - 1) * sh + 1, sh)
             columns = slice(v * dw, v * dw + (p.ow - 1) * sw + 1, sw)
-            y += np.matmul(weight[:, :, :, u, v], x[..., rows, columns].reshape(p.n, p.groups, p.icg, p.oh * p.ow))
+            with np.errstate(invalid="ignore"):  # infinities among the data are the caller's
+                y += np.matmul(weight[:, :, :, u, v], x[..., rows, columns].reshape(p.n, p.groups, p.icg, p.oh * p.ow))
     y = y.reshape(p.n, p.oc, p.oh, p.ow)
     if p.layout == "nhwc":
         y = y.transpose(0, 2, 3, 1)
@@ -57,6 +58,6 @@ def activate(activation: Activation | None, y: Array) -> Array:
     """Apply a named activation or a Python function, elementwise."""
     if activation is None:
         return np.ascontiguousarray(y)
-    if activation.function:
-        return np.vectorize(activation.function, otypes=[y.dtype])(y)
-    return ACTIVATIONS[activation.name](y, *activation.params)
+    function = np.vectorize(activation.function, otypes=[y.dtype]) if activation.function else ACTIVATIONS[activation.name]
+    result: Array = function(y, *activation.params)
+    return result

@@ -49,6 +49,8 @@ cdef extern from "ukernels/tables.h" nogil:
 cdef extern from "pool.h" nogil:
     ctypedef int (*pool_task)(void *, long) noexcept nogil
     int pool_run(pool_task, void *, long, int) noexcept
+    int TASK_ARENA
+    void *pool_arena(int, size_t) noexcept
 
 ACTIVATIONS = (None, "clip", "leaky_relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "gelu")
 """Names in the order of the C enumeration."""
@@ -184,6 +186,21 @@ def run_tasks(uintptr_t task, uintptr_t context, long tasks, int threads):
     with nogil:
         status = pool_run(<pool_task>task, <void *>context, tasks, threads)
     return status
+
+
+cdef void *task_arena(size_t length) noexcept nogil:
+    return pool_arena(TASK_ARENA, length)
+
+
+def arena_address():
+    """Address of the C function `void *arena(size_t)` that gives a task the scratch of its thread, or NULL."""
+    return <uintptr_t>&task_arena
+
+
+def address(array):
+    """Address of a C-contiguous array's first element; 0 for None."""
+    cdef Buffer b = Buffer(array)
+    return <uintptr_t>b.pointer()
 
 
 def activate(str isa, str dtype, activation, y):

@@ -37,7 +37,7 @@ class ImplicitGemm:
         vl = cpu.vector_length(p.dtype)
         nr = 4 * vl if cpu.isa_row.vector_bytes == 64 else 2 * vl
         if p.layout == "nhwc":
-            kc = max(64, cpu.l2 // 5 // (nr * p.itemsize))  # a panel's piece stays in L2
+            kc = max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # a panel's piece stays in L2; a longer sum would err more
             block = 192
         else:
             block = 4 * nr
@@ -53,15 +53,16 @@ class ImplicitGemm:
             lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
             share = valid_tap_share(p)
             flops = p.flops * lanes * share
-            # loading and storing the accumulators costs about ten steps of the summation
-            compute = flops / peak * (1 + 10 / max(1.0, p.k * share))
+            # visiting the accumulators costs about four steps of the summation
+            compute = flops / peak * (1 + 4 / max(1.0, p.k * share))
             workspace = 16 * b.block + 48 * (p.kh * p.kw + 1)
         else:
             pixels = p.oh * p.ow
             lanes = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
-            compute = p.flops * lanes / peak * (1 + 10 / p.k)
-            gather = 1 if p.stride[1] == 1 else vl / 2
-            compute += p.n * p.groups * pixels * p.k * 2 * gather / vl / (1e9 * cpu.ghz)
+            compute = p.flops * lanes / peak * (1 + 4 / p.k)
+            if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
+                steps = 3 / vl + 8 / p.ow if p.stride[1] == 1 else 1
+                compute += p.n * p.groups * pixels * p.k * steps / (1e9 * cpu.ghz)
             workspace = (b.kc + 1) * b.block * p.itemsize
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight

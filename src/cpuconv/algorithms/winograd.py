@@ -16,8 +16,11 @@ from cpuconv.problem import Problem
 
 SCRATCH = 3 << 20  # bytes that a block's transformed tiles may take
 
-# Largest error seen relative to max|y|, in units of rounding, on random data, with a margin: growth with the input channels is slow.
-ERROR = {2: 12.0, 4: 40.0, 6: 300.0}
+SUM = 256  # input channels summed in one chain: more would err more
+
+# Largest error seen, relative to max|y| and in units of rounding, of 1 channel and its growth with the root of their number,
+# on random data, with a margin.
+ERROR = {2: (10.0, 0.8), 4: (40.0, 3.5), 6: (200.0, 20.0)}
 
 
 class Winograd:
@@ -47,7 +50,7 @@ class Winograd:
         tiles = max(cpu.l2 // 2 // tile_bytes, 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
         points = tuple(map(float, cook_toom.POINTS[n]))
-        return native.Blocking(tiles, mh=self.m, mw=self.m, points=points)
+        return native.Blocking(tiles, SUM, mh=self.m, mw=self.m, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, n = problem, self.m + 2
@@ -67,7 +70,8 @@ class Winograd:
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         seconds = 2e-6 + gemm + max(transforms, traffic / cpu.bandwidth(traffic))
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
-        error = unit * ERROR[self.m] * (1 + math.sqrt(p.icg) / 32)
+        one, growth = ERROR[self.m]
+        error = unit * (one + growth * math.sqrt(min(p.icg, SUM)))
         return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * n * n * 0.6e-9 * 8)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:

@@ -1,11 +1,11 @@
 /* The GEMM that all families share: tiles of micro-kernels over a B packed in panels. A panel is [k][nr]; the columns of
    B are divided into panels of up to NV_MAX vectors, as even as can be, and, where it saves lanes, one of half a vector. */
 typedef struct {
-    const T *a, *b, *z;              /* z: what C starts from (a residual, or C itself), or NULL */
+    const T *a, *b, *z;              /* z: what is added to A B (a residual, or C itself), or NULL */
     T *c;
     const T *bias_n, *bias_m;        /* along columns, along rows; at most one, or both NULL */
     const segment *segments;
-    long count;
+    long count, ldb;                 /* ldb: between rows of B; a packed panel's width unless set */
     int clip;
     T low, high;
 } FN(tile);
@@ -98,9 +98,10 @@ static long FN(gemm_packed_size)(long k, long n) { return k * FN(padded)(n); }
 /* All tiles of `rows` rows on one panel, in heights as even as can be. */
 INLINE void FN(gemm_rows)(FN(tile) *t, const FN(panel) *p, long rows, const long *aoff, const long *coff, const long *zoff) {
     const T *bias_m = t->bias_m;
-    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr;
+    if (!t->ldb) t->ldb = p->nr;
+    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
     for (long i = 0, row = 0; i < tiles; i++) {
-        const long height = rows / tiles + (i < rows % tiles);
+        const long height = low + (i < higher);
         if (bias_m) t->bias_m = bias_m + row;
         FN(gemm_ukernels)[p->nv][height - 1](t, aoff + row, coff + row, zoff + row, p->valid);
         row += height;

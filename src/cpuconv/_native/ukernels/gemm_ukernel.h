@@ -1,19 +1,33 @@
-/* The micro-kernels C[mr][nv vectors] = init + A B, one function for each mr up to MR(nv). Included once per vector
+/* The micro-kernels C[mr][nv vectors] = A B + bias + z, one function for each mr up to MR(nv). Included once per vector
    width W (a letter): full vectors, and half ones for narrow tails. Rows of A and C are addressed by offsets, so that A
    is read in place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
 INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *aoff, const long *coff, const long *zoff, const long valid) {
-    const long nr = nv * UVL;
+    const long nr = nv * UVL, ldb = t->ldb;
     UVEC acc[8][4];
     const T *a[8];
     T edge[8 * 4 * UVL];
     const int whole = valid == nr;
     UNROLL for (int i = 0; i < mr; i++) a[i] = t->a + aoff[i];
-    UNROLL for (int j = 0; j < nv; j++) {
-        const UVEC start = t->bias_n ? *(const UVECU *)(t->bias_n + j * UVL) : (UVECU){0};
-        UNROLL for (int i = 0; i < mr; i++) acc[i][j] = start;
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (UVEC){0};
+    for (const segment *run = t->segments, *last = run + t->count; run < last; run++) {
+        const T *b = t->b + run->b * ldb;
+        for (long k = run->a, end = k + run->length; k < end; k++, b += ldb) {
+            UVEC bv[4];
+            UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
+            UNROLL for (int i = 0; i < mr; i++) {
+                const T s = a[i][k];
+                UNROLL for (int j = 0; j < nv; j++) acc[i][j] += s * bv[j];
+            }
+        }
     }
+    if (t->bias_n)
+        UNROLL for (int j = 0; j < nv; j++) {
+            const UVEC bias = *(const UVECU *)(t->bias_n + j * UVL);
+            UNROLL for (int i = 0; i < mr; i++) acc[i][j] += bias;
+        }
     if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
+    /* What C already holds is added last: a long summation cut into pieces so errs less than one long chain would. */
     if (t->z) {
         if (whole)
             UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(t->z + zoff[i] + j * UVL);
@@ -23,17 +37,6 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
                 for (long j = 0; j < valid; j++) edge[i * nr + j] = t->z[zoff[i] + j];
             }
             UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(edge + i * nr + j * UVL);
-        }
-    }
-    for (const segment *run = t->segments, *last = run + t->count; run < last; run++) {
-        const T *b = t->b + run->b * nr;
-        for (long k = run->a, end = k + run->length; k < end; k++, b += nr) {
-            UVEC bv[4];
-            UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
-            UNROLL for (int i = 0; i < mr; i++) {
-                const T s = a[i][k];
-                UNROLL for (int j = 0; j < nv; j++) acc[i][j] += s * bv[j];
-            }
         }
     }
     if (t->clip) {

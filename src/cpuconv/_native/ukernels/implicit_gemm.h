@@ -66,16 +66,18 @@ static int FN(nhwc_task)(void *context, long index) {
     segment *all = take(&s, (size_t)most * sizeof(segment)), *piece = take(&s, (size_t)most * sizeof(segment));
 
     const long width = r->ox1 - r->ox0;
-    for (long i = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; i < rows; i++) {
-        aoff[i] = ((y * g->sh - g->pt) * g->iw + x * g->sw - g->pl) * g->ic;
-        coff[i] = (y * g->ow + x) * g->oc;
-        if (++x == r->ox1) x = r->ox0, y++;
+    for (long i = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; i < rows; y++, x = r->ox0) {
+        long a = ((y * g->sh - g->pt) * g->iw + x * g->sw - g->pl) * g->ic, c = (y * g->ow + x) * g->oc;
+        for (const long end = MIN(rows, i + r->ox1 - x); i < end; i++, a += g->sw * g->ic, c += g->oc) {
+            aoff[i] = a;
+            coff[i] = c;
+        }
     }
     long count = 0, total = 0;
     for (long ky = r->ky0; ky < r->ky1; ky++)
         for (long kx = r->kx0; kx < r->kx1; kx++, total += icg) {
             const long a = (ky * g->dh * g->iw + kx * g->dw) * g->ic, b = (ky * g->kw + kx) * icg;
-            if (count && all[count - 1].a + all[count - 1].length == a) all[count - 1].length += icg;
+            if (count && all[count - 1].a + all[count - 1].length == a && all[count - 1].b + all[count - 1].length == b) all[count - 1].length += icg;
             else all[count++] = (segment){a, b, icg};
         }
 
@@ -177,6 +179,8 @@ static int FN(nchw_task)(void *context, long index) {
     const T *x = (const T *)in->x + (image * g->ic + group * icg) * g->ih * g->iw, *z = in->residual;
     T *y = (T *)in->y + (image * g->oc + o0) * plane;
     z = z ? z + (image * g->oc + o0) * plane : NULL;
+    /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
+    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl;
     FN(tile) t = {.a = (const T *)in->weight + o0 * k, .bias_m = (const T *)in->bias + o0, .segments = piece};
     const long kx_taps = r->kx1 - r->kx0, total = (r->ky1 - r->ky0) * kx_taps * icg, passes = MAX(1, ceil_div(total, kc));
     for (long pass = 0; pass < passes; pass++) {
@@ -187,6 +191,7 @@ static int FN(nchw_task)(void *context, long index) {
             const long ky = r->ky0 + tap / kx_taps, kx = r->kx0 + tap % kx_taps, a = (ky * g->kw + kx) * icg + c;
             for (long j = 0; j < panels; j++) {
                 const FN(panel) p = FN(panel_at)(pixels, j);
+                if (pointwise && p.valid == p.nr) continue;
                 const long runs = FN(column_runs)(g, r, block->p0 + p.column, block->p0 + p.column + p.valid, ky, kx, columns);
                 T *to = b + p.column * kc + (i - k0) * p.nr;
                 for (long l = 0; l < run; l++, to += p.nr) {
@@ -203,7 +208,9 @@ static int FN(nchw_task)(void *context, long index) {
         if (last) FN(set_clip)(&t, job->act);
         for (long j = 0; j < panels; j++) {
             const FN(panel) p = FN(panel_at)(pixels, j);
-            t.b = b + p.column * kc;
+            const int in_place = pointwise && p.valid == p.nr;
+            t.b = in_place ? x + k0 * plane + block->p0 + p.column : b + p.column * kc;
+            t.ldb = in_place ? plane : p.nr;
             FN(nchw_panel)(job, block, &p, &t, z, y, rows, tile_rows, last);
         }
         z = y;
@@ -212,11 +219,15 @@ static int FN(nchw_task)(void *context, long index) {
     return 0;
 }
 
-/* Lanes times taps that one way of dividing the image costs in NCHW. */
-static long FN(nchw_cost)(const pixel_block *blocks, long count) {
+/* Vector operations, in units of one row of the weight, that one way of dividing the image costs in NCHW: a multiply-add for each
+   product, and the visit of the output, dearer where a panel's pixels are not contiguous there. */
+static long FN(nchw_cost)(const conv_geometry *g, const pixel_block *blocks, long count) {
     long cost = 0;
-    for (long i = 0; i < count; i++)
-        cost += FN(padded)(blocks[i].p1 - blocks[i].p0) * ((blocks[i].rect.ky1 - blocks[i].rect.ky0) * (blocks[i].rect.kx1 - blocks[i].rect.kx0) + 1);
+    for (long i = 0; i < count; i++) {
+        const tap_rect *r = &blocks[i].rect;
+        const long products = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (g->ic / g->groups), visit = r->ox1 - r->ox0 == g->ow ? 2 : 10;
+        cost += FN(padded)(blocks[i].p1 - blocks[i].p0) * (products + visit);
+    }
     return cost;
 }
 
@@ -229,11 +240,11 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
             pixel_block *now;
             const long n = pixel_blocks(g, ways > 0, ways > 1, blocking->block, &now);
             if (n < 0) count = -1;
-            else if (!blocks || FN(nchw_cost)(now, n) < best) {
+            else if (!blocks || FN(nchw_cost)(g, now, n) < best) {
                 free(blocks);
                 blocks = now;
                 count = n;
-                best = FN(nchw_cost)(now, n);
+                best = FN(nchw_cost)(g, now, n);
             } else free(now);
             if (count < 0 || g->kh * g->kw == 1) break;
         }

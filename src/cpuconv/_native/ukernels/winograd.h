@@ -278,13 +278,19 @@ static void FN(output_stage)(const FN(winograd_job) *job, long image, long group
     const FN(winograd_tile) *t = FN(tile_of)(job);
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, matrices = job->nh * job->nw, plane = g->oh * g->ow;
     const FN(panel) p = FN(panel_at)(ocg, index);
-    const segment all = {0, 0, icg};
     const T *u = (const T *)job->tensors->weight + matrices * icg * (group * FN(padded)(ocg) + p.column);
     const FN(panel) whole = {p.nv, 0, p.nr, p.nr};
+    const long passes = ceil_div(icg, job->blocking->kc);
     const long *vo = offsets, *mo = offsets + job->most * (1 + p.nv);
     for (long a = 0; a < matrices; a++) {
-        FN(tile) tile = {.a = v + a * job->v_stride, .b = u + a * icg * p.nr, .c = m + a * job->m_stride, .segments = &all, .count = 1};
-        FN(gemm_rows)(&tile, &whole, b->tiles, vo, mo, mo);
+        FN(tile) tile = {.a = v + a * job->v_stride, .b = u + a * icg * p.nr, .c = m + a * job->m_stride, .count = 1};
+        for (long pass = 0; pass < passes; pass++) {
+            const long k0 = part(icg, passes, pass);
+            const segment piece = {k0, k0, part(icg, passes, pass + 1) - k0};
+            tile.segments = &piece;
+            FN(gemm_rows)(&tile, &whole, b->tiles, vo, mo, mo);
+            tile.z = tile.c;
+        }
     }
     const long oy = b->ty0 * job->blocking->mh, ox = b->tx0 * job->blocking->mw;
     const long rows = MIN(g->oh, b->ty1 * job->blocking->mh) - oy, columns = MIN(g->ow, b->tx1 * job->blocking->mw) - ox;

@@ -1,0 +1,148 @@
+"""The problems that tests and benchmarks share, as specs (f32, nchw; `both_layouts` and `with_dtype` make the others)."""
+
+from dataclasses import replace
+
+from cpuconv import Problem
+
+POINTWISE = """
+n1_ic1_ih1_iw1_oc1_kh1_kw1_s1_p0_d1_g1
+n2_ic3_ih5_iw7_oc5_kh1_kw1_s1_p0_d1_g1
+n1_ic16_ih14_iw14_oc32_kh1_kw1_s1_p0_d1_g1
+n1_ic64_ih7_iw7_oc65_kh1_kw1_s1_p0_d1_g1
+n1_ic130_ih6_iw6_oc17_kh1_kw1_s1_p0_d1_g1
+n1_ic900_ih3_iw5_oc24_kh1_kw1_s1_p0_d1_g1
+n1_ic8_ih1_iw1_oc200_kh1_kw1_s1_p0_d1_g1
+n1_ic5_ih3_iw301_oc7_kh1_kw1_s1_p0_d1_g1
+n1_ic24_ih13_iw13_oc40_kh1_kw1_s2_p0_d1_g1
+n1_ic4_ih5_iw5_oc6_kh1_kw1_s1_p2_d1_g1
+n1_ic4_ih9_iw11_oc6_kh1_kw1_s3x4_p1_d1_g1
+n2_ic12_ih6_iw6_oc18_kh1_kw1_s1_p0_d1_g3
+"""
+
+THREE_BY_THREE = """
+n1_ic1_ih1_iw1_oc1_kh3_kw3_s1_p1_d1_g1
+n1_ic3_ih2_iw2_oc4_kh3_kw3_s1_p1_d1_g1
+n1_ic4_ih3_iw3_oc4_kh3_kw3_s1_p0_d1_g1
+n1_ic8_ih4_iw4_oc8_kh3_kw3_s1_p1_d1_g1
+n1_ic16_ih5_iw5_oc16_kh3_kw3_s1_p1_d1_g1
+n2_ic17_ih6_iw6_oc15_kh3_kw3_s1_p1_d1_g1
+n3_ic32_ih7_iw7_oc33_kh3_kw3_s1_p1_d1_g1
+n1_ic31_ih8_iw8_oc64_kh3_kw3_s1_p0_d1_g1
+n1_ic7_ih9_iw13_oc9_kh3_kw3_s1_p1_d1_g1
+n1_ic65_ih12_iw12_oc66_kh3_kw3_s1_p1_d1_g1
+n5_ic16_ih14_iw14_oc48_kh3_kw3_s1_p1_d1_g1
+n1_ic20_ih17_iw23_oc12_kh3_kw3_s1_p2_d1_g1
+n1_ic9_ih28_iw28_oc16_kh3_kw3_s1_p1_d1_g1
+n1_ic4_ih61_iw67_oc8_kh3_kw3_s1_p1_d1_g1
+n1_ic3_ih1_iw70_oc5_kh3_kw3_s1_p1_d1_g1
+n1_ic3_ih70_iw1_oc5_kh3_kw3_s1_p1_d1_g1
+n1_ic3_ih3_iw200_oc5_kh3_kw3_s1_p0_d1_g1
+n1_ic6_ih10_iw11_oc7_kh3_kw3_s1_p0x1x2x3_d1_g1
+n1_ic6_ih5_iw6_oc7_kh3_kw3_s1_p3_d1_g1
+n1_ic2_ih3_iw4_oc3_kh3_kw3_s1_p5x4_d1_g1
+n1_ic100_ih6_iw6_oc20_kh3_kw3_s1_p1_d1_g1
+n1_ic370_ih4_iw4_oc9_kh3_kw3_s1_p1_d1_g1
+n1_ic730_ih3_iw3_oc5_kh3_kw3_s1_p1_d1_g1
+n1_ic12_ih9_iw9_oc16_kh3_kw3_s1_p1_d1_g4
+n1_ic15_ih8_iw10_oc9_kh3_kw3_s1_p1_d1_g3
+n1_ic64_ih8_iw8_oc32_kh3_kw3_s1_p1_d1_g2
+"""
+
+STRIDED_AND_DILATED = """
+n1_ic3_ih15_iw15_oc8_kh3_kw3_s2_p1_d1_g1
+n2_ic16_ih14_iw14_oc20_kh3_kw3_s2_p1_d1_g1
+n1_ic5_ih11_iw12_oc6_kh3_kw3_s2x1_p1_d1_g1
+n1_ic5_ih11_iw12_oc6_kh3_kw3_s1x3_p1_d1_g1
+n1_ic3_ih17_iw19_oc4_kh3_kw3_s5_p1_d1_g1
+n1_ic3_ih17_iw19_oc4_kh2_kw2_s7x6_p0_d1_g1
+n1_ic3_ih32_iw33_oc16_kh7_kw7_s2_p3_d1_g1
+n1_ic8_ih12_iw12_oc8_kh3_kw3_s1_p2_d2_g1
+n1_ic8_ih13_iw9_oc10_kh3_kw3_s1_p3x2_d3x2_g1
+n1_ic4_ih14_iw14_oc6_kh3_kw3_s1_p12_d12_g1
+n1_ic4_ih10_iw10_oc6_kh3_kw3_s1_p24_d24_g1
+n1_ic4_ih16_iw16_oc6_kh3_kw3_s2_p2_d2_g1
+n1_ic4_ih21_iw22_oc6_kh3_kw2_s2x3_p2x1x0x3_d2x3_g2
+"""
+
+OTHER_KERNELS = """
+n1_ic6_ih12_iw12_oc10_kh5_kw5_s1_p2_d1_g1
+n2_ic16_ih9_iw9_oc16_kh5_kw5_s1_p2_d1_g1
+n1_ic4_ih9_iw9_oc4_kh4_kw4_s1_p1_d1_g1
+n1_ic3_ih9_iw9_oc4_kh2_kw2_s1_p1_d1_g1
+n1_ic8_ih7_iw7_oc24_kh7_kw7_s1_p3_d1_g1
+n1_ic8_ih7_iw7_oc24_kh7_kw7_s1_p0_d1_g1
+n1_ic5_ih1_iw40_oc7_kh1_kw3_s1_p0x1_d1_g1
+n1_ic16_ih6_iw20_oc16_kh1_kw7_s1_p0x3_d1_g1
+n1_ic16_ih20_iw6_oc16_kh7_kw1_s1_p3x0_d1_g1
+n1_ic5_ih8_iw30_oc7_kh1_kw5_s1x2_p0x2_d1_g1
+n1_ic5_ih30_iw3_oc7_kh3_kw1_s1_p1x0_d1_g1
+n1_ic2_ih4_iw600_oc3_kh2_kw31_s1_p0_d1_g1
+n0_ic4_ih6_iw6_oc5_kh3_kw3_s1_p1_d1_g1
+n0_ic4_ih6_iw6_oc4_kh3_kw3_s1_p1_d1_g4
+n0_ic4_ih6_iw6_oc5_kh1_kw1_s1_p0_d1_g1
+"""
+
+GROUPED = """
+n1_ic1_ih8_iw8_oc5_kh3_kw3_s1_p1_d1_g1
+n2_ic32_ih9_iw9_oc32_kh3_kw3_s1_p1_d1_g32
+n1_ic33_ih7_iw7_oc33_kh3_kw3_s1_p1_d1_g33
+n1_ic5_ih14_iw15_oc5_kh3_kw3_s2_p1_d1_g5
+n1_ic6_ih9_iw10_oc12_kh3_kw3_s1_p1_d1_g6
+n1_ic17_ih10_iw10_oc34_kh3_kw3_s2_p1_d1_g17
+n1_ic19_ih12_iw13_oc19_kh5_kw5_s1_p2_d1_g19
+n1_ic8_ih20_iw20_oc8_kh7_kw7_s1_p3_d1_g8
+n1_ic16_ih11_iw12_oc16_kh3_kw3_s1_p2_d2_g16
+n1_ic3_ih2_iw60_oc3_kh3_kw3_s1_p1_d1_g3
+n1_ic3_ih1_iw1_oc3_kh3_kw3_s1_p1_d1_g3
+n1_ic70_ih6_iw5_oc70_kh3_kw3_s1_p0_d1_g70
+n1_ic16_ih9_iw9_oc16_kh1_kw5_s1_p0x2_d1_g16
+n1_ic7_ih9_iw9_oc7_kh1_kw1_s1_p0_d1_g7
+n1_ic4_ih9_iw10_oc4_kh3_kw3_s1x3_p0x4x5x1_d3x1_g4
+n1_ic18_ih8_iw8_oc12_kh3_kw3_s2_p1_d1_g6
+n1_ic35_ih5_iw6_oc25_kh2_kw3_s1_p1_d1_g5
+"""
+
+LAYERS = """
+n1_ic3_ih224_iw224_oc64_kh7_kw7_s2_p3_d1_g1
+n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1
+n1_ic128_ih28_iw28_oc128_kh3_kw3_s1_p1_d1_g1
+n1_ic256_ih14_iw14_oc256_kh3_kw3_s1_p1_d1_g1
+n1_ic512_ih7_iw7_oc512_kh3_kw3_s1_p1_d1_g1
+n1_ic256_ih56_iw56_oc128_kh3_kw3_s2_p1_d1_g1
+n1_ic64_ih56_iw56_oc256_kh1_kw1_s1_p0_d1_g1
+n1_ic1024_ih14_iw14_oc256_kh1_kw1_s1_p0_d1_g1
+n1_ic2048_ih7_iw7_oc512_kh1_kw1_s1_p0_d1_g1
+n1_ic64_ih224_iw224_oc64_kh3_kw3_s1_p1_d1_g1
+n1_ic32_ih112_iw112_oc32_kh3_kw3_s1_p1_d1_g32
+n1_ic144_ih56_iw56_oc144_kh3_kw3_s2_p1_d1_g144
+n1_ic192_ih28_iw28_oc64_kh1_kw1_s1_p0_d1_g1
+n1_ic512_ih28_iw28_oc256_kh3_kw3_s1_p12_d12_g1
+"""
+"""Layers of real networks: for what is read off estimates, and for benchmarks; too large for the contract tests."""
+
+
+def _problems(*texts: str) -> list[Problem]:
+    return [Problem.parse(f"{line}_f32_nchw") for text in texts for line in text.split()]
+
+
+def both_layouts(problems: list[Problem]) -> list[Problem]:
+    return [replace(p, layout=layout) for p in problems for layout in ("nchw", "nhwc")]
+
+
+def with_dtype(problems: list[Problem], *dtypes: str) -> list[Problem]:
+    return [replace(p, dtype=dtype) for p in problems for dtype in dtypes]
+
+
+PROBLEMS = _problems(POINTWISE, THREE_BY_THREE, STRIDED_AND_DILATED, OTHER_KERNELS, GROUPED)
+FEW = _problems("""
+n2_ic17_ih6_iw6_oc15_kh3_kw3_s1_p1_d1_g1
+n1_ic20_ih17_iw23_oc12_kh3_kw3_s1_p2_d1_g1
+n1_ic12_ih9_iw9_oc16_kh3_kw3_s1_p1_d1_g4
+n2_ic3_ih5_iw7_oc5_kh1_kw1_s1_p0_d1_g1
+n1_ic3_ih32_iw33_oc16_kh7_kw7_s2_p3_d1_g1
+n1_ic4_ih14_iw14_oc6_kh3_kw3_s1_p12_d12_g1
+n2_ic32_ih9_iw9_oc32_kh3_kw3_s1_p1_d1_g32
+n1_ic6_ih9_iw10_oc12_kh3_kw3_s1_p1_d1_g6
+""")
+"""One of each kind, for tests that vary something else."""
+LAYER_PROBLEMS = _problems(LAYERS)

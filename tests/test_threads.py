@@ -1,0 +1,238 @@
+"""Threads of the caller and of the library, forked children, and memory that must not grow. Nothing here is timed."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cpuconv
+from cpuconv import Conv2d, conv2d
+from cpuconv.algorithms import ALGORITHMS
+
+RNG = np.random.default_rng(3)
+X = RNG.standard_normal((2, 32, 40, 40)).astype(np.float32)
+W = RNG.standard_normal((48, 32, 3, 3)).astype(np.float32)
+DEPTHWISE = RNG.standard_normal((32, 1, 3, 3)).astype(np.float32)
+NAMES = [a.name for a in ALGORITHMS if a.name != "reference"]
+
+fork_warning = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+def layer(algorithm: str) -> Conv2d:
+    if algorithm == "depthwise":
+        return Conv2d(DEPTHWISE, padding=1, groups=32, algorithm=algorithm)
+    return Conv2d(W, padding=1, algorithm=algorithm)
+
+
+def from_threads(count, function):
+    """Call `function(i)` from `count` Python threads that start together."""
+    start = threading.Barrier(count)
+
+    def call(i):
+        start.wait()
+        return function(i)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(call, range(count)))
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+@pytest.mark.parametrize("native_threads", [1, 4])
+def test_one_layer_from_16_threads(algorithm, native_threads):
+    cpuconv.set_num_threads(native_threads)
+    conv = layer(algorithm)
+    inputs = [np.roll(X, i, 3) for i in range(16)]
+    expected = [layer(algorithm)(x) for x in inputs]
+    for i, result in enumerate(from_threads(16, lambda i: [conv(inputs[i]) for _ in range(5)])):
+        for y in result:
+            np.testing.assert_array_equal(y, expected[i])
+
+
+def test_the_first_call_may_come_from_16_threads_at_once():
+    """Plans and packed weights are made once, whoever comes first, for many shapes at the same time."""
+    cpuconv.clear_cache()
+    conv = Conv2d(W, padding=1)
+    for i, y in enumerate(from_threads(16, lambda i: conv(X[:, :, : 20 + i % 4]))):
+        np.testing.assert_array_equal(y, conv2d(X[:, :, : 20 + i % 4], W, padding=1))
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_two_layers_at_once(algorithm):
+    cpuconv.set_num_threads(4)
+    layers = [layer(algorithm), layer("auto")]
+    expected = [conv(X) for conv in layers]
+    for i, results in enumerate(from_threads(2, lambda i: [layers[i](X) for _ in range(20)])):
+        for y in results:
+            np.testing.assert_array_equal(y, expected[i])
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_results_do_not_depend_on_the_number_of_threads(algorithm, threads):
+    conv = layer(algorithm)
+    with cpuconv.threads(1):
+        one = conv(X)
+    with cpuconv.threads(threads):
+        np.testing.assert_array_equal(conv(X), one)
+
+
+def child_result(function) -> int:
+    """Exit status of a forked child that calls `function`: 0 if it returned true; a child that hangs is killed."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        status = 1
+        with contextlib.suppress(BaseException):
+            status = 0 if function() else 2
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@forks
+@fork_warning
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_fork_after_a_call_on_many_threads(algorithm):
+    cpuconv.set_num_threads(4)
+    conv = layer(algorithm)
+    expected = conv(X)
+
+    def child() -> bool:
+        return all(np.array_equal(conv(X), expected) for _ in range(3)) and np.array_equal(layer(algorithm)(X), expected)
+
+    assert child_result(child) == 0
+    assert child_result(lambda: child_result(child) == 0) == 0  # a grandchild
+    np.testing.assert_array_equal(conv(X), expected)
+
+
+@forks
+@fork_warning
+def test_fork_while_other_threads_compute():
+    """The child must not wait for locks or workers that only the parent has."""
+    cpuconv.set_num_threads(2)
+    conv, stop = Conv2d(W, padding=1), threading.Event()
+    expected = conv(X)
+
+    def work() -> None:
+        while not stop.is_set():
+            conv(X)
+
+    others = [threading.Thread(target=work) for _ in range(3)]
+    for thread in others:
+        thread.start()
+    try:
+        statuses = [child_result(lambda: np.array_equal(conv(X), expected)) for _ in range(10)]
+    finally:
+        stop.set()
+        for thread in others:
+            thread.join()
+    assert statuses == [0] * 10
+
+
+def test_a_failing_child_is_noticed():
+    assert child_result(lambda: False) == 2
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@fork_warning
+def test_multiprocessing(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this system")
+    expected = conv2d(X, W, padding=1)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        results = pool.starmap(cpuconv.conv2d, [(X, W, None, 1, 1)] * 4)
+    for y in results:
+        np.testing.assert_array_equal(y, expected)
+
+
+def test_set_num_threads_returns_the_old_value():
+    first = cpuconv.get_num_threads()
+    assert cpuconv.set_num_threads(5) == first
+    assert cpuconv.set_num_threads(np.int64(3)) == 5
+    assert cpuconv.get_num_threads() == 3
+
+
+def test_threads_is_for_this_python_thread_only():
+    cpuconv.set_num_threads(6)
+    inside, seen = threading.Event(), queue.Queue()
+
+    def other() -> None:
+        inside.wait()
+        seen.put(cpuconv.get_num_threads())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with cpuconv.threads(2), cpuconv.threads(1):
+        assert cpuconv.get_num_threads() == 1
+        inside.set()
+        thread.join()
+    assert seen.get() == 6
+    assert cpuconv.get_num_threads() == 6
+
+
+def test_threads_ends_with_an_exception():
+    old = cpuconv.get_num_threads()
+    with contextlib.suppress(KeyError), cpuconv.threads(old + 3):
+        raise KeyError
+    assert cpuconv.get_num_threads() == old
+
+
+def test_other_python_threads_run_during_a_call():
+    """The GIL is released: a thread gets on while a long call computes."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # nothing but a released GIL lets the other thread run
+    try:
+        counted, ready, stop = [0], threading.Event(), threading.Event()
+
+        def count() -> None:
+            ready.set()
+            while not stop.wait(0.0005):
+                counted[0] += 1
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        ready.wait()
+        conv = Conv2d(W, padding=1, algorithm="implicit_gemm")
+        big = np.ones((16, 32, 112, 112), np.float32)
+        before = counted[0]
+        for _ in range(3):
+            conv(big)
+        during = counted[0] - before
+        stop.set()
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert during > 3
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
+@pytest.mark.parametrize("algorithm", [*NAMES, "auto"])
+def test_2000_calls_leave_memory_flat(algorithm):
+    x = X[:, :, :12, :12]
+    conv = layer(algorithm)
+
+    def calls(n: int) -> None:
+        for _ in range(n):
+            conv(x, out=conv(x))
+            conv2d(x, DEPTHWISE if algorithm == "depthwise" else W, groups=32 if algorithm == "depthwise" else 1, algorithm=algorithm)
+
+    calls(100)
+    gc.collect()
+    before = resident_bytes()
+    calls(700)
+    gc.collect()
+    # one leaked result a call (2 x 48 x 10 x 10 floats) would come to 27 MB
+    assert resident_bytes() - before < 4 << 20
