@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cpuconv import cpu, planner
@@ -102,7 +103,7 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
     reasons = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
         if row.rejection:
-            reasons.add_row(f"  {row.algorithm.name}", row.rejection.reason)
+            reasons.add_row(f"  {row.algorithm.name}", escape(row.rejection.reason))
 
     console = Console()
     console.print(str(problem), style="bold")

@@ -26,7 +26,7 @@ LONGEST = 640  # pixels: larger photos are scaled down, for the reference takes 
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="cpuconv-demo", help="Where to write; ./cpuconv-demo by default.")
 @click.option("--threads", "limit", type=click.IntRange(min=1), metavar="N", help="Threads to use; all cores by default.")
 @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), default="NCHW", help="Order of the arrays' axes; NCHW by default.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=12.0, metavar="S", help="Time for measuring layers; 12 by default.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, metavar="S", help="Time for measuring layers; 10 by default.")
 def demo(image: Path | None, output: Path, limit: int | None, layout: str, seconds: float) -> None:
     """Filter a photograph, run network layers on it, check and time everything.
 
@@ -52,13 +52,13 @@ def demo(image: Path | None, output: Path, limit: int | None, layout: str, secon
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise click.BadParameter(str(e), param_hint="'--output'") from e
+        raise click.BadParameter(f"cannot make {output}: {e.strerror}", param_hint="'--output'") from e
 
     console = Console()
     with threads(limit) if limit else nullcontext():
         machine = cpu.detect()
         setting = f"{layout}, float32, {get_num_threads()} thread{'s' * (get_num_threads() > 1)}, {machine.isa}, {machine.model}"
-        console.print(f"{image.name if image else 'Grace Hopper'}, {photo.width} x {photo.height} pixels; {setting}")
+        console.print(f"{image.name if image else 'Grace Hopper'}, {photo.width} x {photo.height} pixels; {setting}", markup=False, highlight=False)
         filtered = _run_filters(console, pictures.pixels(photo), layout)
         console.print(_filter_table(filtered))
         compared = _run_layers(console, pictures.square(photo, network.SIZE), layout, seconds)

@@ -97,7 +97,7 @@ def compare(layer: Layer, x: Array, layout: str, rng: np.random.Generator, secon
     calls: dict[str, Callable[[Array], Array]] = {row.algorithm.name: Conv2d(weight, bias, **options, algorithm=row.algorithm.name) for row in rows}
     bounds = {row.algorithm.name: row.cost.error for row in rows if row.cost}
     calls[chosen] = auto
-    numpy_calls = _numpy_calls(weight, bias, layer.stride, layer.kernel // 2, groups, layout)
+    numpy_calls = _numpy_calls(weight, bias, layer.stride, layer.kernel // 2, layer.depthwise, layout)
     calls |= numpy_calls
     bounds |= dict.fromkeys(numpy_calls, DEFAULT_ACCURACY["f32"])
 

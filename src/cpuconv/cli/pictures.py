@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from cpuconv.cli.filters import Filtered
 from cpuconv.cli.network import Comparison
 from cpuconv.plan import Array
+from cpuconv.planner import algorithms
 
 INK, FAINT, GRID = "#222222", "#777777", "#e4e4e4"
 # Okabe and Ito's colours, which the colour-blind tell apart; black is left for the text
@@ -112,7 +113,8 @@ def write_sheet(path: Path, photo: Image.Image, results: Sequence[Filtered]) -> 
 
 def write_chart(path: Path, results: Sequence[Comparison], subtitle: str) -> None:
     """Write a chart of each algorithm's speed-up over NumPy, layer by layer: the planner's choice as a bar, the others as marks."""
-    names = dict.fromkeys(m.name for r in results for m in (r.chosen, *r.others))
+    used = {m.name for r in results for m in (r.chosen, *r.others)}
+    names = [name for name in algorithms() if name in used]  # in one order, so that colours stay from run to run
     colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
     figure = Figure(figsize=(11, 2.3 + 0.44 * len(results)), dpi=120, facecolor="white", layout="constrained")
     engine = figure.get_layout_engine()
@@ -138,7 +140,7 @@ def write_chart(path: Path, results: Sequence[Comparison], subtitle: str) -> Non
     axes.grid(axis="x", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("times as fast as NumPy's im2col and matmul (logarithmic)", color=INK)
+    axes.set_xlabel("times as fast as plain NumPy (im2col and matmul), logarithmic", color=INK)
     figure.suptitle("How much faster is a layer with cpuconv than with NumPy?", x=0.012, ha="left", size=15, weight="bold", color=INK)
     figure.text(0.012, 1 - 0.45 / figure.get_figheight(), subtitle, size=9.5, color=FAINT, va="center")
     axes.set_title(" ", size=26)  # room for the subtitle
