@@ -16,12 +16,12 @@ from dataclasses import replace
 import click
 import numpy as np
 import torch
-from networks import NETWORKS
 from rich.progress import track
 
 import cpuconv
 from cpuconv import Problem
 from cpuconv.config import configuration
+from networks import NETWORKS
 
 KINDS = ("3x3 stride 1", "1x1", "depthwise", "other")
 
@@ -99,8 +99,8 @@ def main(threads: int, seconds: float, networks: tuple[str, ...]) -> None:
     print("| layers | NCHW | NHWC | better layout of each | slowest layer |\n|---|---|---|---|---|")
     for name in KINDS:
         if name in ratios:
-            nchw, nhwc, best = (ratios[name][key] for key in ("NCHW", "NHWC", "best"))
-            print(f"| {name} ({len(best)}) | {geometric_mean(nchw):.2f}x | {geometric_mean(nhwc):.2f}x | {geometric_mean(best):.2f}x | {min(best):.2f}x |")
+            means = " | ".join(f"{geometric_mean(ratios[name][key]):.2f}x" for key in ("NCHW", "NHWC", "best"))
+            print(f"| {name} ({len(ratios[name]['best'])}) | {means} | {min(ratios[name]['best']):.2f}x |")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def vgg16() -> list[Problem]:
 
 def mobilenet_v2() -> list[Problem]:
     layers, size, ic = [_layer(3, 224, 32, 3, 2)], 112, 32
-    for expand, oc, repeats, first_stride in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+    blocks = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    for expand, oc, repeats, first_stride in blocks:
         for i in range(repeats):
             stride, width = first_stride if i == 0 else 1, ic * expand
             if expand > 1:

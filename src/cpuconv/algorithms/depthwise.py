@@ -8,6 +8,7 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import Cost, Rejection
 from cpuconv.problem import Problem
 
+
 class Depthwise:
     name = "depthwise"
     version = 1

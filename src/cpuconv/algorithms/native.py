@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from cpuconv._native import core
-from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Rejection
 from cpuconv.problem import Activation, Problem
 
@@ -52,7 +52,7 @@ def unsupported_epilogue(p: Problem) -> Rejection | None:
 def plain_error(p: Problem) -> float:
     """Largest error to expect of plain summation of k products, relative to max|y|: roundings add up like a random walk."""
     unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
-    return unit * (8 + 1.5 * p.k**0.5)
+    return unit * (8 + 1.5 * math.sqrt(p.k))
 
 
 def aligned_empty(elements: int, dtype: np.dtype[np.generic]) -> Array:

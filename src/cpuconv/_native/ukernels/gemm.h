@@ -5,7 +5,7 @@ typedef struct {
     T *c;
     const T *bias_n, *bias_m;        /* along columns, along rows; at most one, or both NULL */
     const segment *segments;
-    long count, ldb;                 /* ldb: between rows of B; a packed panel's width unless set */
+    long count, ldb;                 /* ldb: between rows of B */
     int clip;
     T low, high;
 } FN(tile);
@@ -98,7 +98,6 @@ static long FN(gemm_packed_size)(long k, long n) { return k * FN(padded)(n); }
 /* All tiles of `rows` rows on one panel, in heights as even as can be. */
 INLINE void FN(gemm_rows)(FN(tile) *t, const FN(panel) *p, long rows, const long *aoff, const long *coff, const long *zoff) {
     const T *bias_m = t->bias_m;
-    if (!t->ldb) t->ldb = p->nr;
     const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
     for (long i = 0, row = 0; i < tiles; i++) {
         const long height = low + (i < higher);

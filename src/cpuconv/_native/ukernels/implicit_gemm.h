@@ -89,6 +89,7 @@ static int FN(nhwc_task)(void *context, long index) {
         const segment *cursor = all;
         long done = 0;
         t.b = (const T *)in->weight + taps * icg * (group * FN(padded)(ocg) + p.column);
+        t.ldb = p.nr;
         t.c = (T *)in->y + y0 + p.column;
         t.z = in->residual ? (const T *)in->residual + y0 + p.column : NULL;
         t.bias_n = (const T *)in->bias + group * FN(padded)(ocg) + p.column;

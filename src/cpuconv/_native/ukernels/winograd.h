@@ -283,7 +283,7 @@ static void FN(output_stage)(const FN(winograd_job) *job, long image, long group
     const long passes = ceil_div(icg, job->blocking->kc);
     const long *vo = offsets, *mo = offsets + job->most * (1 + p.nv);
     for (long a = 0; a < matrices; a++) {
-        FN(tile) tile = {.a = v + a * job->v_stride, .b = u + a * icg * p.nr, .c = m + a * job->m_stride, .count = 1};
+        FN(tile) tile = {.a = v + a * job->v_stride, .b = u + a * icg * p.nr, .ldb = p.nr, .c = m + a * job->m_stride, .count = 1};
         for (long pass = 0; pass < passes; pass++) {
             const long k0 = part(icg, passes, pass);
             const segment piece = {k0, k0, part(icg, passes, pass + 1) - k0};
