@@ -161,6 +161,16 @@ def test_residual_may_overlap_out(algorithm, out_of):
     np.testing.assert_array_equal(out, conv2d(X, W, B, residual=R, activation="tanh", algorithm=algorithm))
 
 
+@pytest.mark.parametrize("shift", [1, 37, -37])
+def test_residual_and_out_may_be_shifted_views(shift):
+    memory = np.zeros(R.size + abs(shift), np.float32)
+    first, second = memory[: R.size].reshape(R.shape), memory[abs(shift) :].reshape(R.shape)
+    residual, out = (first, second) if shift > 0 else (second, first)
+    residual[...] = R
+    conv2d(X, W, B, residual=residual, out=out)
+    np.testing.assert_array_equal(out, conv2d(X, W, B, residual=R))
+
+
 def test_an_accumulating_loop():
     """The idiom that overlap is for: y += conv(x)."""
     conv, y = Conv2d(W), np.zeros_like(Y)
