@@ -332,3 +332,15 @@ def test_public_names_are_documented(name):
     value = getattr(cpuconv, name)
     if name != "__version__":
         assert inspect.getdoc(value) and len(inspect.getdoc(value)) > 40
+
+
+def test_layer_forgets_old_shapes():
+    conv = cpuconv.Conv2d(np.ones((1, 1, 1, 1), np.float32))
+    for size in range(1, 200):
+        assert conv(np.ones((1, 1, 1, size), np.float32)).shape == (1, 1, 1, size)
+    assert len(conv._prepared) <= 64
+
+
+def test_silu_of_very_negative_numbers_is_zero():
+    y = cpuconv.conv2d(np.array([[[-3e38, -100, -1, 0, 100]]], np.float32), np.ones((1, 1, 1, 1), np.float32), activation="silu", algorithm="implicit_gemm")
+    np.testing.assert_allclose(y.ravel(), [0, 0, -0.26894142, 0, 100], atol=1e-6)

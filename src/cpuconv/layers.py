@@ -17,6 +17,8 @@ from cpuconv.planner import Budget
 from cpuconv.problem import Epilogue, Problem
 from cpuconv.threads import for_work
 
+MAX_SHAPES = 64  # input shapes for which a layer keeps its plan; the oldest is forgotten
+
 
 @dataclass(frozen=True)
 class _Prepared:
@@ -190,5 +192,7 @@ class Conv2d:
             shape = problem.y_shape if x.ndim == 4 else problem.y_shape[1:]
             direct = x.dtype == result == NUMPY_DTYPES[compute] and self.options.padding_mode == "zeros" and x.ndim == 4
             prepared = _Prepared(plan, self._packed[packed_key], shape, result, direct)
+            if len(self._prepared) >= MAX_SHAPES:
+                self._prepared.pop(next(iter(self._prepared)))
             self._prepared[key] = prepared
         return prepared

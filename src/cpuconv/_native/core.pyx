@@ -18,7 +18,7 @@ cdef extern from "ukernels/conv.h" nogil:
         const void *residual
         void *y
     ctypedef struct conv_blocking:
-        long block, kc
+        long block, channels, kc
         int mh, mw
         double point[3]
     ctypedef struct conv_blas:
@@ -26,6 +26,8 @@ cdef extern from "ukernels/conv.h" nogil:
     ctypedef struct conv_family:
         long (*gemm_packed_size)(long, long) noexcept nogil
         void (*gemm_pack)(const conv_geometry *, const void *, void *) noexcept nogil
+        long (*gemm_weight_size)(const conv_geometry *) noexcept nogil
+        long (*gemm_bias_columns)(const conv_geometry *) noexcept nogil
         int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*winograd_packed_size)(const conv_geometry *, const conv_blocking *) noexcept nogil
         void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *, const double *, const void *, void *) noexcept nogil
@@ -108,7 +110,7 @@ cpdef enum:
 cdef class Convolution:
     """One native algorithm on one geometry: `pack` the weight, then `run`. Immutable; safe from many threads at once.
 
-    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, kc, mh, mw, points).
+    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, channels, kc, mh, mw, points).
     gemm: address of cblas_?gemm for im2col, else 0.
     """
     cdef const conv_family *family
@@ -126,7 +128,7 @@ cdef class Convolution:
         (self.g.n, self.g.ic, self.g.ih, self.g.iw, self.g.oc, self.g.kh, self.g.kw, self.g.sh, self.g.sw, self.g.pt, self.g.pl,
          self.g.dh, self.g.dw, self.g.groups, self.g.oh, self.g.ow, self.g.nhwc) = geometry
         self.act.kind, self.act.a, self.act.b = activation
-        self.blocking.block, self.blocking.kc, self.blocking.mh, self.blocking.mw, points = blocking
+        self.blocking.block, self.blocking.channels, self.blocking.kc, self.blocking.mh, self.blocking.mw, points = blocking
         for i, point in enumerate(points):
             self.blocking.point[i] = point
         self.blas.gemm = <const void *>gemm
@@ -137,9 +139,11 @@ cdef class Convolution:
             return self.family.winograd_packed_size(&self.g, &self.blocking)
         if self.kind == DEPTHWISE:
             return self.family.depthwise_packed_size(&self.g)
-        if self.kind == IMPLICIT_GEMM and self.g.nhwc:
-            return self.g.groups * self.family.gemm_packed_size(self.g.kh * self.g.kw * (self.g.ic // self.g.groups), self.g.oc // self.g.groups)
-        return self.g.oc * self.g.kh * self.g.kw * (self.g.ic // self.g.groups)
+        return self.family.gemm_weight_size(&self.g)
+
+    def bias_columns(self):
+        """Columns to which each group's bias is padded; 0 for none (implicit GEMM only)."""
+        return self.family.gemm_bias_columns(&self.g)
 
     def workspace(self):
         """Bytes of scratch for each thread (Winograd only)."""

@@ -1,10 +1,12 @@
 """`implicit_gemm`: the convolution as a matrix product on packed weights, with no column buffer. 1x1 is its special case.
 
-NHWC reads the input in place and skips the taps that fall on padding; NCHW turns the product round (output channels in rows,
-pixels in vectors) and packs panels of pixels that stay in L2.
+Pixels are rows of the product, output channels its columns, and taps that fall on padding are skipped; NHWC is read in place, NCHW in
+channel-last strips. 1x1 and few output channels in NCHW are turned round: output channels are rows, pixels columns.
 """
 
 from __future__ import annotations
+
+import math
 
 from cpuconv._native import core
 from cpuconv.algorithms import native
@@ -25,6 +27,9 @@ def valid_tap_share(p: Problem) -> float:
     return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
 
 
+PIXELS = 192  # output pixels of a block, at least, where they are rows of the product
+
+
 class ImplicitGemm:
     name = "implicit_gemm"
     version = 1
@@ -33,37 +38,49 @@ class ImplicitGemm:
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.unsupported_epilogue(problem)
 
+    def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
+        return p.layout == "nchw" and (p.kh * p.kw == 1 or p.ocg <= cpu.vector_length(p.dtype) // 2)
+
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        vl = cpu.vector_length(p.dtype)
-        nr = 4 * vl if cpu.isa_row.vector_bytes == 64 else 2 * vl
+        nr = cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
+        if self._channel_rows(p, cpu):
+            pixels = 4 * nr
+            return native.Blocking(pixels, kc=max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize))))  # all panels of a block stay in L2
+        kc = max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # a panel's piece stays in L2; a longer sum would err more
         if p.layout == "nhwc":
-            kc = max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # a panel's piece stays in L2; a longer sum would err more
-            block = 192
-        else:
-            block = 4 * nr
-            kc = max(64, cpu.l2 // 3 // (block * p.itemsize))  # all panels of a block stay in L2
-        return native.Blocking(block, kc)
+            return native.Blocking(0, kc=kc)
+        rows = min(p.oh, math.ceil(PIXELS / p.ow))
+        channels = max(64, cpu.l2 // 2 // (self._strip_rows(p, rows) * p.iw * p.itemsize) // 64 * 64)
+        return native.Blocking(rows, channels, kc)
+
+    def _strip_rows(self, p: Problem, rows: int) -> int:
+        return min(p.ih, (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
         vl = cpu.vector_length(p.dtype)
         b = self.blocking(p, cpu)
-        peak = cpu.peak(p.dtype)
-        if p.layout == "nhwc":
-            lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
-            share = valid_tap_share(p)
-            flops = p.flops * lanes * share
-            # visiting the accumulators costs about four steps of the summation
-            compute = flops / peak * (1 + 4 / max(1.0, p.k * share))
-            workspace = 16 * b.block + 48 * (p.kh * p.kw + 1)
-        else:
+        cycle = 1e-9 / cpu.ghz
+        offsets = 16 * PIXELS + 48 * (p.kh * p.kw + 1)
+        if self._channel_rows(p, cpu):
             pixels = p.oh * p.ow
-            lanes = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
-            compute = p.flops * lanes / peak * (1 + 4 / p.k)
+            waste = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
+            compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 4 / p.k)
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
                 steps = 3 / vl + 8 / p.ow if p.stride[1] == 1 else 1
-                compute += p.n * p.groups * pixels * p.k * steps / (1e9 * cpu.ghz)
-            workspace = (b.kc + 1) * b.block * p.itemsize
+                compute += p.n * p.groups * pixels * p.k * steps * cycle
+            workspace = b.kc * b.block * p.itemsize
+        else:
+            waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
+            share = valid_tap_share(p)
+            # visiting the accumulators costs about four steps of the summation
+            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + 4 / max(1.0, p.k * share))
+            workspace = offsets
+            if p.layout == "nchw":
+                strip = self._strip_rows(p, b.block) * p.iw
+                bands = math.ceil(p.oh / b.block)
+                compute += p.n * (bands * strip * p.ic + p.oc * p.oh * p.ow) * 10 / vl * cycle  # the transposes
+                workspace += (strip * min(p.icg, b.channels) + b.block * p.ow * core.packed_columns(cpu.isa, p.dtype, p.ocg)) * p.itemsize
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
@@ -74,5 +91,4 @@ class ImplicitGemm:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        padded = core.packed_columns(cpu.isa, p.dtype, p.ocg) if p.layout == "nhwc" else 0
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, padded_bias=padded)
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, padded_bias=convolution.bias_columns())

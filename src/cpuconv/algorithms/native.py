@@ -20,9 +20,10 @@ class Packed(NamedTuple):
 
 
 class Blocking(NamedTuple):
-    """conv_blocking of conv.h: pixels or tiles a task, longest piece of the summation, Winograd's tile and points."""
+    """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the summation; Winograd's tile and points."""
 
     block: int
+    channels: int = 0
     kc: int = 0
     mh: int = 1
     mw: int = 1

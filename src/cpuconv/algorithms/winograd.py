@@ -50,7 +50,7 @@ class Winograd:
         tiles = max(cpu.l2 // 2 // tile_bytes, 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
         points = tuple(map(float, cook_toom.POINTS[n]))
-        return native.Blocking(tiles, SUM, mh=self.m, mw=self.m, points=points)
+        return native.Blocking(tiles, kc=SUM, mh=self.m, mw=self.m, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, n = problem, self.m + 2

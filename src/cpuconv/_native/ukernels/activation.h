@@ -2,6 +2,7 @@
    7.1.26 (erf, absolute error 1.5e-7, float32 only). float64 calls the C library. */
 #if T_IS_FLOAT
 INLINE VEC FN(vexp)(VEC x) {
+    const FN(mask) infinite = x > 88.7228394f;
     x = FN(vmin)(SPLAT(88.3762626647949f), FN(vmax)(SPLAT(-87.3365447505f), x));
     VEC shifted = x * SPLAT(1.44269504088896341f) + SPLAT(12582912.f); /* rounds to an integer in the low mantissa bits */
     VEC n = shifted - SPLAT(12582912.f);
@@ -13,8 +14,8 @@ INLINE VEC FN(vexp)(VEC x) {
     p = p * r + SPLAT(4.1665795894e-2f);
     p = p * r + SPLAT(1.6666665459e-1f);
     p = p * r + SPLAT(5.0000001201e-1f);
-    VEC y = (p * r * r + r + 1.f) * (VEC)power;
-    return y;
+    const VEC y = (p * r * r + r + 1.f) * (VEC)power, infinity = SPLAT(INFINITY);
+    return SELECT(FN(mask), infinite, infinity, y);
 }
 INLINE VEC FN(vsigmoid)(VEC x) { return 1.f / (1.f + FN(vexp)(-x)); }
 INLINE VEC FN(vtanh)(VEC x) {

@@ -5,13 +5,12 @@ typedef struct {
     long to, from, count;
 } FN(run);
 
-/* The runs of the pixels [p0, p1) of a rectangle for one tap; they are the same for all channels. Returns their number, at most
-   3 for each row of pixels. */
-INLINE long FN(column_runs)(const conv_geometry *g, const tap_rect *r, long p0, long p1, long ky, long kx, FN(run) *runs) {
-    const long width = r->ox1 - r->ox0;
-    long y = r->oy0 + p0 / width, x = r->ox0 + p0 % width, count = 0, to = 0;
-    for (long left = p1 - p0; left > 0; y++, x = r->ox0) {
-        const long n = MIN(left, r->ox1 - x), iy = y * g->sh - g->pt + ky * g->dh, ix = x * g->sw - g->pl + kx * g->dw;
+/* The runs of the output pixels [p0, p1) for one tap; they are the same for all channels. Returns their number, at most 3 for each row
+   of pixels. */
+INLINE long FN(column_runs)(const conv_geometry *g, long p0, long p1, long ky, long kx, FN(run) *runs) {
+    long y = p0 / g->ow, x = p0 % g->ow, count = 0, to = 0;
+    for (long left = p1 - p0; left > 0; y++, x = 0) {
+        const long n = MIN(left, g->ow - x), iy = y * g->sh - g->pt + ky * g->dh, ix = x * g->sw - g->pl + kx * g->dw;
         /* of the n columns, [before, inside) read the image */
         const int above = iy < 0 || iy >= g->ih;
         const long before = above ? n : ix >= 0 ? 0 : MIN(n, ceil_div(-ix, g->sw));

@@ -27,8 +27,9 @@ typedef struct {
 } conv_blas;
 
 typedef struct {
-    long block; /* pixels (or tiles) that one task takes */
-    long kc;    /* longest piece of the summation between two visits of the output */
+    long block;    /* pixels, tiles or output rows that one task takes */
+    long channels; /* input channels of a strip (implicit GEMM, NCHW) */
+    long kc;       /* longest piece of the summation between two visits of the output */
     int mh, mw; /* Winograd: output tile per axis */
     double point[3]; /* Winograd: interpolates at 0, +-point[i] and infinity */
 } conv_blocking;
@@ -36,6 +37,8 @@ typedef struct {
 typedef struct {
     long (*gemm_packed_size)(long k, long n);                                    /* elements */
     void (*gemm_pack)(const conv_geometry *, const void *weight, void *packed);  /* weight (HWIO or OIHW) to panels or rows */
+    long (*gemm_weight_size)(const conv_geometry *);                             /* elements */
+    long (*gemm_bias_columns)(const conv_geometry *);                            /* of each group; 0: the bias as it is */
     int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     long (*winograd_packed_size)(const conv_geometry *, const conv_blocking *);  /* elements */
     void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *gh, const double *gw, const void *weight, void *packed);

@@ -198,13 +198,13 @@ static int FN(depthwise_strip_task)(void *context, long index) {
         FN(depthwise_rows)(job, block, in, g->iw * VL, VL, top, oy, count, v, v + 1, zeros, table);
         return 0;
     }
-    FN(planes_to_pixels)(x + ((image * g->ic + c) * g->ih + top) * g->iw, g->ih * g->iw, lanes, rows * g->iw, end, in);
+    FN(planes_to_pixels)(x + ((image * g->ic + c) * g->ih + top) * g->iw, g->ih * g->iw, lanes, rows * g->iw, end, in, VL);
     block.y = out;
     block.y_row = g->ow * VL;
     block.y_pixel = block.lanes = VL;
     FN(depthwise_rows)(job, block, in, g->iw * VL, VL, top, oy, count, v, v + 1, zeros, table);
     const long plane = g->oh * g->ow, at = (image * g->oc + c) * plane + oy * g->ow;
-    FN(pixels_to_planes)(out, plane, lanes, count * g->ow, residual ? residual + at : NULL, job->act, (T *)job->tensors->y + at);
+    FN(pixels_to_planes)(out, VL, plane, lanes, count * g->ow, residual ? residual + at : NULL, job->act, (T *)job->tensors->y + at);
     return 0;
 }
 

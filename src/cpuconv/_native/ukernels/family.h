@@ -8,15 +8,17 @@
 #endif
 #include "activation.h"
 #include "gemm.h"
+#include "transpose.h"
 #include "columns.h"
 #include "implicit_gemm.h"
 #include "im2col.h"
-#include "transpose.h"
 #include "winograd.h"
 #include "depthwise.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
     .gemm_pack = FN(gemm_pack),
+    .gemm_weight_size = FN(gemm_weight_size),
+    .gemm_bias_columns = FN(gemm_bias_columns),
     .implicit_gemm = FN(implicit_gemm),
     .winograd_packed_size = FN(winograd_packed_size),
     .winograd_pack = FN(winograd_pack),

@@ -33,17 +33,14 @@ INLINE long same_taps_end(long o, long end, long stride, long pad, long dilation
     return high;
 }
 
-/* The image as rectangles, row-major; an axis that is not split is one run with all its taps (its padding must then be read
-   as zeros). Writes `out` unless it is NULL; returns the number. */
-static long tap_rects(const conv_geometry *g, int split_y, int split_x, tap_rect *out) {
-    long count = 0;
-    for (long oy = 0, oy1; oy < g->oh; oy = oy1) {
-        long ky0 = 0, ky1 = g->kh;
-        oy1 = split_y ? same_taps_end(oy, g->oh, g->sh, g->pt, g->dh, g->kh, g->ih, &ky0, &ky1) : g->oh;
-        for (long ox = 0, ox1; ox < g->ow; ox = ox1) {
-            long kx0 = 0, kx1 = g->kw;
-            ox1 = split_x ? same_taps_end(ox, g->ow, g->sw, g->pl, g->dw, g->kw, g->iw, &kx0, &kx1) : g->ow;
-            if (out) out[count] = (tap_rect){oy, oy1, ox, ox1, ky0, ky1, kx0, kx1};
+/* Output rows [oy0, oy1) as rectangles, row-major; written to `out` unless it is NULL; returns their number. */
+static long tap_rects(const conv_geometry *g, long oy0, long oy1, tap_rect *out) {
+    long count = 0, ky0, ky1, kx0, kx1;
+    for (long oy = oy0, below; oy < oy1; oy = below) {
+        below = same_taps_end(oy, oy1, g->sh, g->pt, g->dh, g->kh, g->ih, &ky0, &ky1);
+        for (long ox = 0, right; ox < g->ow; ox = right) {
+            right = same_taps_end(ox, g->ow, g->sw, g->pl, g->dw, g->kw, g->iw, &kx0, &kx1);
+            if (out) out[count] = (tap_rect){oy, below, ox, right, ky0, ky1, kx0, kx1};
             count++;
         }
     }
@@ -58,12 +55,12 @@ typedef struct {
     long p0, p1;
 } pixel_block;
 
-/* Divides the image into blocks of at most `size` pixels; *blocks is to be freed. Returns their number, or -1. */
-static long pixel_blocks(const conv_geometry *g, int split_y, int split_x, long size, pixel_block **blocks) {
-    const long rects = tap_rects(g, split_y, split_x, NULL);
+/* Divides output rows [oy0, oy1) into blocks of at most `size` pixels; *blocks is to be freed. Returns their number, or -1. */
+static long pixel_blocks(const conv_geometry *g, long oy0, long oy1, long size, pixel_block **blocks) {
+    const long rects = tap_rects(g, oy0, oy1, NULL);
     tap_rect *rect = malloc((size_t)rects * sizeof *rect);
     if (!rect) return -1;
-    tap_rects(g, split_y, split_x, rect);
+    tap_rects(g, oy0, oy1, rect);
     long count = 0, n = 0;
     for (long r = 0; r < rects; r++) count += ceil_div(rect_pixels(rect + r), size);
     *blocks = malloc((size_t)count * sizeof **blocks);

@@ -1,15 +1,19 @@
 /* Convolution as a GEMM whose column matrix is never stored.
-   NHWC: rows of A are pixels, read in place at offsets; a tap shifts all rows alike, so it is one segment (whole rows of
-   taps are one segment where they are contiguous); B is the packed weight. Taps that fall on padding are skipped, as the
-   pixels of a block share theirs.
-   NCHW, turned round: rows of A are output channels of the weight, B are packed panels of pixels, C is written in place. */
+   Pixel rows: rows of A are pixels of a channel-last image, read in place at offsets; a tap shifts all rows alike, so it is one
+   segment (whole rows of taps are one segment where they are contiguous); B is the packed weight. Taps that fall on padding are
+   skipped, as the pixels of a block share theirs. NCHW images come band by band as channel-last strips.
+   Channel rows, for NCHW where a strip would not pay (1x1, or few output channels): the product turned round. Rows of A are output
+   channels of the weight, B are pixels (in place for 1x1, else packed panels), C is written in place. */
 
-/* Weight to B panels [group][panel][kh kw icg][nr] (NHWC, from HWIO) or to rows [oc][kh kw icg] (NCHW, from OIHW). */
+/* Whether an NCHW image is computed by channel rows. */
+INLINE int FN(channel_rows)(const conv_geometry *g) { return !g->nhwc && (g->kh * g->kw == 1 || g->oc / g->groups <= VL / 2); }
+
+/* Weight (HWIO, or OIHW of NCHW) to panels [group][panel][kh kw icg][nr], or for channel rows to [oc][kh kw icg]. */
 static void FN(gemm_pack)(const conv_geometry *g, const void *weight, void *packed) {
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw;
     const T *w = weight;
     T *to = packed;
-    if (!g->nhwc) {
+    if (FN(channel_rows)(g)) {
         for (long o = 0; o < g->oc; o++)
             for (long t = 0; t < taps; t++)
                 for (long c = 0; c < icg; c++) *to++ = w[(o * icg + c) * taps + t];
@@ -18,21 +22,42 @@ static void FN(gemm_pack)(const conv_geometry *g, const void *weight, void *pack
     for (long group = 0; group < g->groups; group++)
         for (long i = 0; i < FN(panel_count)(ocg); i++) {
             const FN(panel) p = FN(panel_at)(ocg, i);
-            for (long row = 0; row < k; row++, to += p.nr) {
-                FN(copy)(to, w + row * g->oc + group * ocg + p.column, p.valid);
-                for (long j = p.valid; j < p.nr; j++) to[j] = 0;
-            }
+            const long o = group * ocg + p.column;
+            for (long t = 0; t < taps; t++)
+                for (long c = 0; c < icg; c++, to += p.nr) {
+                    if (g->nhwc) FN(copy)(to, w + (t * icg + c) * g->oc + o, p.valid);
+                    else
+                        for (long j = 0; j < p.valid; j++) to[j] = w[((o + j) * icg + c) * taps + t];
+                    for (long j = p.valid; j < p.nr; j++) to[j] = 0;
+                }
         }
 }
+
+/* Elements of the packed weight, and columns to which each group's bias is padded (0: not at all). */
+static long FN(gemm_weight_size)(const conv_geometry *g) {
+    const long k = g->kh * g->kw * (g->ic / g->groups);
+    return FN(channel_rows)(g) ? g->oc * k : g->groups * k * FN(padded)(g->oc / g->groups);
+}
+static long FN(gemm_bias_columns)(const conv_geometry *g) { return FN(channel_rows)(g) ? 0 : FN(padded)(g->oc / g->groups); }
 
 typedef struct {
     const conv_geometry *g;
     const conv_blocking *blocking;
     const conv_tensors *tensors;
     conv_activation act;
-    const pixel_block *blocks;
-    long count, split; /* blocks of an image; parts of a block's output channels */
+    const pixel_block *blocks; /* NHWC: of one image */
+    long count, split;         /* blocks, bands or panels of pixels in an image; parts of the output channels */
 } FN(gemm_job);
+
+/* The part of an output that a task makes: block or band, output channels [first, last) in panels or rows, of a group of an image. */
+typedef struct {
+    long piece, group, image, first, last;
+} FN(gemm_part);
+
+INLINE FN(gemm_part) FN(part_of)(const FN(gemm_job) *job, long index, long units) {
+    const long count = job->count, split = job->split, groups = job->g->groups, which = index / count % split;
+    return (FN(gemm_part)){index % count, index / (count * split) % groups, index / (count * split * groups), part(units, split, which), part(units, split, which + 1)};
+}
 
 /* Copies the next piece of a segment list, at most `length` long in all; advances the cursor (list, done). */
 INLINE long FN(cut)(const segment **list, long *done, const segment *end, long length, segment *piece) {
@@ -50,213 +75,212 @@ INLINE long FN(cut)(const segment **list, long *done, const segment *end, long l
     return count;
 }
 
-static int FN(nhwc_task)(void *context, long index) {
-    const FN(gemm_job) *job = context;
-    const conv_geometry *g = job->g;
-    const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, split = job->split;
-    const pixel_block *block = job->blocks + index % job->count;
-    const long which = index / job->count % split, group = index / (job->count * split) % g->groups, image = index / (job->count * split * g->groups);
-    const tap_rect *r = &block->rect;
-    const long rows = block->p1 - block->p0, most = taps + 1;
-    const size_t offsets = aligned_size((size_t)rows * sizeof(long));
-    scratch s = {pool_arena(TASK_ARENA, 2 * offsets + 2 * aligned_size((size_t)most * sizeof(segment)))};
-    if (!s.next) return OUT_OF_MEMORY;
-    long *aoff = take(&s, offsets), *coff = take(&s, offsets);
-    segment *all = take(&s, (size_t)most * sizeof(segment)), *piece = take(&s, (size_t)most * sizeof(segment));
+/* A channel-last image, or a strip of one: element (y, x, c) of the input at x + y x_row + x x_pixel + c - c0 for channels
+   [c0, c1) of the group; that of the output, for panel p, at y + y y_row + x y_pixel + p.column y_column, y_row = ow y_pixel. */
+typedef struct {
+    const T *x;
+    long x_row, x_pixel, c0, c1;
+    T *y;
+    const T *z;
+    long y_pixel, y_column; /* y_pixel: 0 for the panel's own width */
+} FN(gemm_view);
 
-    const long width = r->ox1 - r->ox0;
+/* Bytes of scratch that pixel_rows takes. */
+INLINE size_t FN(pixel_rows_scratch)(const conv_geometry *g, long rows) {
+    return 2 * aligned_size((size_t)rows * sizeof(long)) + 2 * aligned_size((size_t)(g->kh * g->kw + 1) * sizeof(segment));
+}
+
+/* One block of pixels against panels [first, last). bias_n: of the group, or NULL. */
+static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, const FN(gemm_view) *view, long group, long first, long last, const T *bias,
+                           conv_activation act, scratch s) {
+    const conv_geometry *g = job->g;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, channels = view->c1 - view->c0;
+    const tap_rect *r = &block->rect;
+    const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0;
+    long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
+    segment *all = take(&s, (size_t)(taps + 1) * sizeof(segment)), *piece = take(&s, (size_t)(taps + 1) * sizeof(segment));
+
     for (long i = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; i < rows; y++, x = r->ox0) {
-        long a = ((y * g->sh - g->pt) * g->iw + x * g->sw - g->pl) * g->ic, c = (y * g->ow + x) * g->oc;
-        for (const long end = MIN(rows, i + r->ox1 - x); i < end; i++, a += g->sw * g->ic, c += g->oc) {
-            aoff[i] = a;
-            coff[i] = c;
-        }
+        long a = (y * g->sh - g->pt) * view->x_row + (x * g->sw - g->pl) * view->x_pixel;
+        for (const long end = MIN(rows, i + r->ox1 - x); i < end; i++, a += g->sw * view->x_pixel) aoff[i] = a;
     }
     long count = 0, total = 0;
     for (long ky = r->ky0; ky < r->ky1; ky++)
-        for (long kx = r->kx0; kx < r->kx1; kx++, total += icg) {
-            const long a = (ky * g->dh * g->iw + kx * g->dw) * g->ic, b = (ky * g->kw + kx) * icg;
-            if (count && all[count - 1].a + all[count - 1].length == a && all[count - 1].b + all[count - 1].length == b) all[count - 1].length += icg;
-            else all[count++] = (segment){a, b, icg};
+        for (long kx = r->kx0; kx < r->kx1; kx++, total += channels) {
+            const long a = ky * g->dh * view->x_row + kx * g->dw * view->x_pixel, b = (ky * g->kw + kx) * icg + view->c0;
+            if (count && all[count - 1].a + all[count - 1].length == a && all[count - 1].b + all[count - 1].length == b) all[count - 1].length += channels;
+            else all[count++] = (segment){a, b, channels};
         }
 
-    const long panels = FN(panel_count)(ocg), first = part(panels, split, which), last = part(panels, split, which + 1);
-    const long passes = MAX(1, ceil_div(total, job->blocking->kc)), y0 = image * g->oh * g->ow * g->oc + group * ocg;
-    FN(tile) t = {.a = (const T *)in->x + image * g->ih * g->iw * g->ic + group * icg, .segments = piece};
+    const long passes = MAX(1, ceil_div(total, job->blocking->kc));
+    FN(tile) t = {.a = view->x, .segments = piece};
+    long pixel = 0;
     for (long i = first; i < last; i++) {
         const FN(panel) p = FN(panel_at)(ocg, i);
         const segment *cursor = all;
         long done = 0;
-        t.b = (const T *)in->weight + taps * icg * (group * FN(padded)(ocg) + p.column);
+        if (pixel != (view->y_pixel ? view->y_pixel : p.nr)) {
+            pixel = view->y_pixel ? view->y_pixel : p.nr;
+            for (long j = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; j < rows; y++, x = r->ox0)
+                for (const long end = MIN(rows, j + r->ox1 - x); j < end; j++, x++) coff[j] = (y * g->ow + x) * pixel;
+        }
+        t.b = (const T *)job->tensors->weight + taps * icg * (group * FN(padded)(ocg) + p.column);
         t.ldb = p.nr;
-        t.c = (T *)in->y + y0 + p.column;
-        t.z = in->residual ? (const T *)in->residual + y0 + p.column : NULL;
-        t.bias_n = (const T *)in->bias + group * FN(padded)(ocg) + p.column;
+        t.c = view->y + p.column * view->y_column;
+        t.z = view->z ? view->z + p.column * view->y_column : NULL;
+        t.bias_n = bias ? bias + p.column : NULL;
         t.clip = 0;
         for (long pass = 0; pass < passes; pass++) {
             t.count = FN(cut)(&cursor, &done, all + count, part(total, passes, pass + 1) - part(total, passes, pass), piece);
-            if (pass == passes - 1) FN(set_clip)(&t, job->act);
+            if (pass == passes - 1) FN(set_clip)(&t, act);
             FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
             t.z = t.c;
             t.bias_n = NULL;
         }
-        if (job->act.kind > ACT_CLIP)
-            for (long row = 0; row < rows; row++) FN(activate)(job->act, t.c + coff[row], p.valid);
-    }
-    return 0;
-}
-
-/* Runs of pixels of a rectangle between the image y and a contiguous panel, for the row of one channel. */
-INLINE void FN(move_pixels)(const conv_geometry *g, const tap_rect *r, long p0, long p1, T *plane, T *panel, int gather) {
-    const long width = r->ox1 - r->ox0;
-    for (long p = p0; p < p1;) {
-        const long x = p % width, run = MIN(p1 - p, width - x);
-        T *at = plane + (r->oy0 + p / width) * g->ow + r->ox0 + x;
-        if (gather) FN(copy)(panel, at, run);
-        else FN(copy)(at, panel, run);
-        panel += run;
-        p += run;
+        if (act.kind > ACT_CLIP)
+            for (long row = 0; row < rows; row++) FN(activate)(act, t.c + coff[row], p.valid);
     }
 }
 
-/* One panel of pixels against rows [o0, o1) of the weight. Where the panel's pixels are contiguous in y, C is y itself. */
-static void FN(nchw_panel)(const FN(gemm_job) *job, const pixel_block *block, const FN(panel) *p, FN(tile) *t, const T *z, T *y, long rows, T *tile_rows, int last) {
-    enum { GROUP = 24 };
-    const conv_geometry *g = job->g;
-    const tap_rect *r = &block->rect;
-    const long plane = g->oh * g->ow, k = g->kh * g->kw * (g->ic / g->groups), width = r->ox1 - r->ox0;
-    const int contiguous = width == g->ow;
-    const long p0 = block->p0 + p->column, p1 = p0 + p->valid;
-    const T *a = t->a, *bias = t->bias_m;
-    for (long o = 0; o < rows; o += GROUP) {
-        const long height = MIN(GROUP, rows - o);
-        long aoff[GROUP], coff[GROUP];
-        t->a = a + o * k;
-        t->bias_m = bias ? bias + o : NULL;
-        if (contiguous) {
-            const long start = r->oy0 * g->ow + p0;
-            t->c = y + o * plane + start;
-            t->z = z ? z + o * plane + start : NULL;
-        } else {
-            t->c = tile_rows;
-            t->z = z ? tile_rows : NULL;
-            if (z)
-                for (long i = 0; i < height; i++) FN(move_pixels)(g, r, p0, p1, (T *)z + (o + i) * plane, tile_rows + i * p->nr, 1);
-        }
-        for (long i = 0; i < height; i++) {
-            aoff[i] = i * k;
-            coff[i] = i * (contiguous ? plane : p->nr);
-        }
-        FN(gemm_rows)(t, p, height, aoff, coff, coff);
-        if (last && job->act.kind > ACT_CLIP)
-            for (long i = 0; i < height; i++) FN(activate)(job->act, t->c + coff[i], p->valid);
-        if (!contiguous)
-            for (long i = 0; i < height; i++) FN(move_pixels)(g, r, p0, p1, y + (o + i) * plane, tile_rows + i * p->nr, 0);
-    }
-    t->a = a;
-    t->bias_m = bias;
-}
-
-static int FN(nchw_task)(void *context, long index) {
+static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, split = job->split;
-    const pixel_block *block = job->blocks + index % job->count;
-    const long which = index / job->count % split, group = index / (job->count * split) % g->groups, image = index / (job->count * split * g->groups);
-    const tap_rect *r = &block->rect;
-    const long pixels = block->p1 - block->p0, panels = FN(panel_count)(pixels), kc = MIN(job->blocking->kc, k), plane = g->oh * g->ow;
-    const size_t b_bytes = (size_t)(kc + 1) * FN(padded)(pixels) * sizeof(T), piece_bytes = (size_t)(taps + 1) * sizeof(segment);
-    const size_t tile_bytes = (size_t)24 * NV_MAX * VL * sizeof(T);
-    const size_t run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(piece_bytes) + aligned_size(tile_bytes) + aligned_size(run_bytes))};
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
+    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(ocg));
+    const pixel_block *block = job->blocks + p.piece;
+    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0))};
     if (!s.next) return OUT_OF_MEMORY;
-    T *b = take(&s, b_bytes), *tile_rows = take(&s, tile_bytes);
-    segment *piece = take(&s, piece_bytes);
-    FN(run) *columns = take(&s, run_bytes);
+    const long y0 = p.image * g->oh * g->ow * g->oc + p.group * ocg;
+    const FN(gemm_view) view = {(const T *)in->x + p.image * g->ih * g->iw * g->ic + p.group * icg, g->iw * g->ic, g->ic, 0, icg,
+                                (T *)in->y + y0, in->residual ? (const T *)in->residual + y0 : NULL, g->oc, 1};
+    FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(ocg), job->act, s);
+    return 0;
+}
 
-    const long o0 = group * ocg + part(ocg, split, which), rows = group * ocg + part(ocg, split, which + 1) - o0;
-    const T *x = (const T *)in->x + (image * g->ic + group * icg) * g->ih * g->iw, *z = in->residual;
-    T *y = (T *)in->y + (image * g->oc + o0) * plane;
-    z = z ? z + (image * g->oc + o0) * plane : NULL;
-    /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
-    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl;
-    FN(tile) t = {.a = (const T *)in->weight + o0 * k, .bias_m = (const T *)in->bias + o0, .segments = piece};
-    const long kx_taps = r->kx1 - r->kx0, total = (r->ky1 - r->ky0) * kx_taps * icg, passes = MAX(1, ceil_div(total, kc));
-    for (long pass = 0; pass < passes; pass++) {
-        const long k0 = part(total, passes, pass), k1 = part(total, passes, pass + 1);
-        t.count = 0;
-        for (long i = k0; i < k1;) {
-            const long tap = i / icg, c = i % icg, run = MIN(icg - c, k1 - i);
-            const long ky = r->ky0 + tap / kx_taps, kx = r->kx0 + tap % kx_taps, a = (ky * g->kw + kx) * icg + c;
-            for (long j = 0; j < panels; j++) {
-                const FN(panel) p = FN(panel_at)(pixels, j);
-                if (pointwise && p.valid == p.nr) continue;
-                const long runs = FN(column_runs)(g, r, block->p0 + p.column, block->p0 + p.column + p.valid, ky, kx, columns);
-                T *to = b + p.column * kc + (i - k0) * p.nr;
-                for (long l = 0; l < run; l++, to += p.nr) {
-                    FN(column_row)(columns, runs, g->sw, x + (c + l) * g->ih * g->iw, to);
-                    for (long e = p.valid; e < p.nr; e++) to[e] = 0;
-                }
-            }
-            segment *last = piece + t.count - 1;
-            if (t.count && last->a + last->length == a) last->length += run;
-            else piece[t.count++] = (segment){a, i - k0, run};
-            i += run;
+/* NCHW: a band of output rows. Its input rows become a channel-last strip, some channels at a time where there are many; the output
+   gathers in a channel-last strip, panel by panel, and returns to planes at the end. */
+static int FN(strip_task)(void *context, long index) {
+    const FN(gemm_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *in = job->tensors;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, in_plane = g->ih * g->iw, plane = g->oh * g->ow, some = MIN(icg, job->blocking->channels);
+    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(ocg));
+    if (p.first == p.last) return 0;
+    const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1), pixels = (oy1 - oy0) * g->ow;
+    const long top = MIN(g->ih, MAX(0, oy0 * g->sh - g->pt)), rows = MAX(0, MIN(g->ih, (oy1 - 1) * g->sh - g->pt + (g->kh - 1) * g->dh + 1) - top);
+    const FN(panel) first = FN(panel_at)(ocg, p.first), final = FN(panel_at)(ocg, p.last - 1);
+    const size_t in_bytes = (size_t)(rows * g->iw * some + VL) * sizeof(T);
+    const size_t out_bytes = (size_t)(pixels * (final.column + final.nr - first.column) + VL) * sizeof(T);
+    const size_t rest = FN(pixel_rows_scratch)(g, MIN(PIXEL_BLOCK, pixels));
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + aligned_size(out_bytes) + rest)};
+    pixel_block *blocks;
+    const long count = pixel_blocks(g, oy0, oy1, PIXEL_BLOCK, &blocks);
+    if (!s.next || count < 0) {
+        if (count >= 0) free(blocks);
+        return OUT_OF_MEMORY;
+    }
+    T *strip = take(&s, in_bytes), *out = (T *)take(&s, out_bytes) - first.column * pixels;
+    const T *x = in->x, *end = x + g->n * g->ic * in_plane, *bias = (const T *)in->bias + p.group * FN(padded)(ocg);
+    const conv_activation none = {ACT_NONE, 0, 0};
+    for (long c = 0; c < icg; c += some) {
+        const long channels = MIN(some, icg - c);
+        FN(image_to_pixels)(x + (p.image * g->ic + p.group * icg + c) * in_plane + top * g->iw, in_plane, channels, rows * g->iw, end, strip);
+        for (long i = 0; i < count; i++) {
+            FN(gemm_view) view = {.x = strip - top * g->iw * channels, .x_row = g->iw * channels, .x_pixel = channels, .c0 = c, .c1 = c + channels, .y_column = pixels};
+            pixel_block block = blocks[i];
+            view.x += oy0 * g->sh * view.x_row; /* output rows are counted from the band's first */
+            block.rect.oy0 -= oy0;
+            block.rect.oy1 -= oy0;
+            view.y = out;
+            view.z = c ? out : NULL;
+            FN(pixel_rows)(job, &block, &view, p.group, p.first, p.last, c ? NULL : bias, none, s);
         }
-        const int last = pass == passes - 1;
-        if (last) FN(set_clip)(&t, job->act);
-        for (long j = 0; j < panels; j++) {
-            const FN(panel) p = FN(panel_at)(pixels, j);
-            const int in_place = pointwise && p.valid == p.nr;
-            t.b = in_place ? x + k0 * plane + block->p0 + p.column : b + p.column * kc;
-            t.ldb = in_place ? plane : p.nr;
-            FN(nchw_panel)(job, block, &p, &t, z, y, rows, tile_rows, last);
+    }
+    free(blocks);
+    const T *residual = in->residual;
+    for (long i = p.first; i < p.last; i++) {
+        const FN(panel) panel = FN(panel_at)(ocg, i);
+        for (long j = 0; j < panel.valid; j += VL) {
+            const long at = (p.image * g->oc + p.group * ocg + panel.column + j) * plane + oy0 * g->ow;
+            FN(pixels_to_planes)(out + panel.column * pixels + j, panel.nr, plane, MIN(VL, panel.valid - j), pixels, residual ? residual + at : NULL, job->act,
+                                 (T *)in->y + at);
         }
-        z = y;
-        t.bias_m = NULL;
     }
     return 0;
 }
 
-/* Vector operations, in units of one row of the weight, that one way of dividing the image costs in NCHW: a multiply-add for each
-   product, and the visit of the output, dearer where a panel's pixels are not contiguous there. */
-static long FN(nchw_cost)(const conv_geometry *g, const pixel_block *blocks, long count) {
-    long cost = 0;
-    for (long i = 0; i < count; i++) {
-        const tap_rect *r = &blocks[i].rect;
-        const long products = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (g->ic / g->groups), visit = r->ox1 - r->ox0 == g->ow ? 2 : 10;
-        cost += FN(padded)(blocks[i].p1 - blocks[i].p0) * (products + visit);
+/* Channel rows: a block of consecutive pixels of the output plane against some output channels. */
+static int FN(channel_task)(void *context, long index) {
+    enum { GROUP = 24 };
+    const FN(gemm_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *in = job->tensors;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, kc = MIN(job->blocking->kc, k);
+    const long plane = g->oh * g->ow, in_plane = g->ih * g->iw;
+    const FN(gemm_part) part_ = FN(part_of)(job, index, ocg);
+    const long p0 = part(plane, job->count, part_.piece), pixels = part(plane, job->count, part_.piece + 1) - p0, panels = FN(panel_count)(pixels);
+    const size_t b_bytes = (size_t)(kc * FN(padded)(pixels)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + run_bytes)};
+    if (!s.next) return OUT_OF_MEMORY;
+    T *b = take(&s, b_bytes);
+    FN(run) *runs = take(&s, run_bytes);
+
+    const long o0 = part_.group * ocg + part_.first, rows = part_.last - part_.first, at = (part_.image * g->oc + o0) * plane + p0;
+    const T *x = (const T *)in->x + (part_.image * g->ic + part_.group * icg) * in_plane, *z = in->residual ? (const T *)in->residual + at : NULL;
+    T *y = (T *)in->y + at;
+    /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
+    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == in_plane && !g->pt && !g->pl;
+    const long passes = ceil_div(k, kc);
+    long aoff[GROUP], coff[GROUP];
+    for (long i = 0; i < GROUP; i++) {
+        aoff[i] = i * k;
+        coff[i] = i * plane;
     }
-    return cost;
+    for (long pass = 0; pass < passes; pass++) {
+        const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
+        const segment all = {k0, 0, k1 - k0};
+        for (long j = 0; j < panels; j++) {
+            const FN(panel) p = FN(panel_at)(pixels, j);
+            const int in_place = pointwise && p.valid == p.nr;
+            for (long i = k0, run; !in_place && i < k1; i += run) { /* one tap at a time, some of its channels */
+                const long tap = i / icg, c = i % icg, n = FN(column_runs)(g, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
+                T *to = b + p.column * kc + (i - k0) * p.nr;
+                run = MIN(icg - c, k1 - i);
+                for (long l = 0; l < run; l++, to += p.nr) {
+                    FN(column_row)(runs, n, g->sw, x + (c + l) * in_plane, to);
+                    for (long e = p.valid; e < p.nr; e++) to[e] = 0;
+                }
+            }
+            FN(tile) t = {.segments = &all, .count = 1, .b = in_place ? x + k0 * plane + p0 + p.column : b + p.column * kc, .ldb = in_place ? plane : p.nr};
+            if (pass == passes - 1) FN(set_clip)(&t, job->act);
+            for (long o = 0; o < rows; o += GROUP) {
+                const long height = MIN(GROUP, rows - o);
+                t.a = (const T *)in->weight + (o0 + o) * k;
+                t.bias_m = pass ? NULL : (const T *)in->bias + o0 + o;
+                t.c = y + o * plane + p.column;
+                t.z = pass ? t.c : z ? z + o * plane + p.column : NULL;
+                FN(gemm_rows)(&t, &p, height, aoff, coff, coff);
+                if (pass == passes - 1 && job->act.kind > ACT_CLIP)
+                    for (long i = 0; i < height; i++) FN(activate)(job->act, t.c + coff[i], p.valid);
+            }
+        }
+    }
+    return 0;
 }
 
 static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
+    const int channels = FN(channel_rows)(g);
+    const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(ocg);
+    FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1};
     pixel_block *blocks = NULL;
-    long count = 0, best = 0;
-    if (g->nhwc) count = pixel_blocks(g, 1, 1, blocking->block, &blocks);
-    else
-        for (int ways = 0; ways < 3; ways++) { /* unsplit; rows; rows and columns: skipped taps against narrow panels */
-            pixel_block *now;
-            const long n = pixel_blocks(g, ways > 0, ways > 1, blocking->block, &now);
-            if (n < 0) count = -1;
-            else if (!blocks || FN(nchw_cost)(g, now, n) < best) {
-                free(blocks);
-                blocks = now;
-                count = n;
-                best = FN(nchw_cost)(g, now, n);
-            } else free(now);
-            if (count < 0 || g->kh * g->kw == 1) break;
-        }
-    int status = OUT_OF_MEMORY;
-    if (count >= 0) {
-        /* Enough tasks for all threads to end together; NCHW packs its pixels once for each part. */
-        const long ocg = g->oc / g->groups, most = g->nhwc ? FN(panel_count)(ocg) : ceil_div(ocg, 16);
-        const long wanted = threads == 1 ? 1 : ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, count * g->groups * g->n));
-        FN(gemm_job) job = {g, blocking, tensors, act, blocks, count, MIN(most, wanted)};
-        status = pool_run(g->nhwc ? FN(nhwc_task) : FN(nchw_task), &job, count * job.split * g->groups * g->n, threads);
-    }
+    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, PIXEL_BLOCK, &blocks);
+    else job.count = ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
+    if (job.count < 0) return OUT_OF_MEMORY;
+    job.blocks = blocks;
+    /* Enough tasks for all threads to end together; NCHW arranges its pixels anew for each part. */
+    if (threads > 1) job.split = MIN(parts, ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, job.count * g->groups * g->n)));
+    const int status = pool_run(g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
     free(blocks);
     return status;
 }

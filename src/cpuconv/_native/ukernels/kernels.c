@@ -13,7 +13,10 @@
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 /* The vector word for ?:, which C (unlike C++) lacks. */
 #define SELECT(mask_type, mask, a, b) ((__typeof__(b))(((mask_type)(a) & (mask)) | ((mask_type)(b) & ~(mask))))
-enum { OUT_OF_MEMORY = 1 };
+enum {
+    OUT_OF_MEMORY = 1,
+    PIXEL_BLOCK = 192, /* pixels whose offsets are made, and whose rows are multiplied, at a time */
+};
 
 /* A run of the summation: `length` consecutive elements of each row of A from offset a, against rows b, b+1, ... of B. */
 typedef struct {

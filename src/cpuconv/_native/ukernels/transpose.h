@@ -27,9 +27,10 @@
 #define ROUNDS ROUND(1, LANES16) ROUND(2, LANES16) ROUND(4, LANES16) ROUND(8, LANES16)
 #endif
 
-/* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has rows of VL, other channels become zero.
-   Whole vectors are read past the last pixel, but never at or past `end`, the end of the array. */
-static void FN(planes_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to) {
+/* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has `stride` elements a pixel. Whole vectors are written:
+   what lies beyond the channels is overwritten, up to VL past the last pixel. Whole vectors are read past the last pixel, but never
+   at or past `end`, the end of the array. */
+static void FN(planes_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to, long stride) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
         VEC r[VL];
@@ -38,26 +39,35 @@ static void FN(planes_to_pixels)(const T *from, long plane, long channels, long 
         else
             for (long c = 0; c < VL; c++) r[c] = c < channels ? FN(load_part)(from + c * plane + p, n) : (VEC){0};
         ROUNDS
-        if (n == VL) UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * VL, r[i]);
-        else for (long i = 0; i < n; i++) STORE(to + (p + i) * VL, r[i]);
+        if (n == VL) UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * stride, r[i]);
+        else for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, r[i]);
     }
 }
 
-/* to[c][p] = activation(from[p][c] + residual[c][p]); residual lies like `to`, or is NULL. */
-static void FN(pixels_to_planes)(const T *from, long plane, long channels, long pixels, const T *residual, conv_activation act, T *to) {
+/* All channels of a run of pixels; what a narrow last vector writes too much is written again by its successors. */
+static void FN(image_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to) {
+    const long whole = channels / VL * VL;
+    if (whole < channels) FN(planes_to_pixels)(from + whole * plane, plane, channels - whole, pixels, end, to + whole, channels);
+    for (long c = 0; c < whole; c += VL) FN(planes_to_pixels)(from + c * plane, plane, VL, pixels, end, to + c, channels);
+}
+
+/* to[c][p] = activation(from[p][c] + residual[c][p]); residual lies like `to`, or is NULL; from has `stride` elements a pixel. */
+static void FN(pixels_to_planes)(const T *from, long stride, long plane, long channels, long pixels, const T *residual, conv_activation act, T *to) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
         VEC r[VL];
-        if (n == VL) UNROLL for (int i = 0; i < VL; i++) r[i] = LOAD(from + (p + i) * VL);
-        else for (long i = 0; i < VL; i++) r[i] = i < n ? LOAD(from + (p + i) * VL) : (VEC){0};
+        if (n == VL) UNROLL for (int i = 0; i < VL; i++) r[i] = LOAD(from + (p + i) * stride);
+        else for (long i = 0; i < VL; i++) r[i] = i < n ? LOAD(from + (p + i) * stride) : (VEC){0};
         ROUNDS
         if (n == VL && channels == VL && !residual && act.kind == ACT_NONE) {
             UNROLL for (int c = 0; c < VL; c++) STORE(to + c * plane + p, r[c]);
             continue;
         }
+        VEC made[VL];
+        UNROLL for (int c = 0; c < VL; c++) made[c] = r[c];
         for (long c = 0; c < channels; c++) {
             T *at = to + c * plane + p;
-            VEC v = r[c];
+            VEC v = made[c];
             if (residual) v += n == VL ? LOAD(residual + c * plane + p) : FN(load_part)(residual + c * plane + p, n);
             v = FN(activated)(act, v);
             if (n == VL) STORE(at, v);

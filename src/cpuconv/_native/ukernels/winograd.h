@@ -265,9 +265,9 @@ static void FN(input_stage)(const FN(winograd_job) *job, long image, long group,
     for (long c = c0; c < c1; c++) {
         const long lanes = MIN(VL, icg - c * VL);
         const T *from = x + (image * g->ic + group * icg + c * VL) * plane + in.oy0 * g->iw + in.ox0;
-        if (columns == g->iw) FN(planes_to_pixels)(from, plane, lanes, rows * columns, end, strip);
+        if (columns == g->iw) FN(planes_to_pixels)(from, plane, lanes, rows * columns, end, strip, VL);
         else
-            for (long y = 0; y < rows; y++) FN(planes_to_pixels)(from + y * g->iw, plane, lanes, columns, end, strip + y * columns * VL);
+            for (long y = 0; y < rows; y++) FN(planes_to_pixels)(from + y * g->iw, plane, lanes, columns, end, strip + y * columns * VL, VL);
         t->input(job, b, strip, columns * VL, VL, in.oy0, in.oy1, in.ox0, in.ox1, VL, strip + rows * columns * VL, v + c * VL);
     }
 }
@@ -309,10 +309,10 @@ static void FN(output_stage)(const FN(winograd_job) *job, long image, long group
         t->output(job, b, m + c, p.nr, padded_bias, VL, oy, ox, columns * VL, VL, strip, NULL, none);
         const long at = (image * g->oc + channel) * plane + oy * g->ow + ox;
         T *y = (T *)job->tensors->y + at;
-        if (columns == g->ow) FN(pixels_to_planes)(strip, plane, lanes, rows * columns, residual ? residual + at : NULL, job->act, y);
+        if (columns == g->ow) FN(pixels_to_planes)(strip, VL, plane, lanes, rows * columns, residual ? residual + at : NULL, job->act, y);
         else
             for (long i = 0; i < rows; i++)
-                FN(pixels_to_planes)(strip + i * columns * VL, plane, lanes, columns, residual ? residual + at + i * g->ow : NULL, job->act, y + i * g->ow);
+                FN(pixels_to_planes)(strip + i * columns * VL, VL, plane, lanes, columns, residual ? residual + at + i * g->ow : NULL, job->act, y + i * g->ow);
     }
 }
 
