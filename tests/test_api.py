@@ -342,5 +342,6 @@ def test_layer_forgets_old_shapes():
 
 
 def test_silu_of_very_negative_numbers_is_zero():
-    y = cpuconv.conv2d(np.array([[[-3e38, -100, -1, 0, 100]]], np.float32), np.ones((1, 1, 1, 1), np.float32), activation="silu", algorithm="implicit_gemm")
+    x = np.array([[[-3e38, -100, -1, 0, 100]]], np.float32)
+    y = cpuconv.conv2d(x, np.ones((1, 1, 1, 1), np.float32), activation="silu", algorithm="implicit_gemm")
     np.testing.assert_allclose(y.ravel(), [0, 0, -0.26894142, 0, 100], atol=1e-6)

@@ -20,7 +20,7 @@ class Packed(NamedTuple):
 
 
 class Blocking(NamedTuple):
-    """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the summation; Winograd's tile and points."""
+    """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the sum; Winograd's tile, points."""
 
     block: int
     channels: int = 0
