@@ -44,9 +44,21 @@ static void FN(planes_to_pixels)(const T *from, long plane, long channels, long 
     }
 }
 
+/* As planes_to_pixels, for so few channels that transposing vectors would mostly move padding. */
+INLINE void FN(interleave)(const T *restrict from, long plane, const long channels, long pixels, T *restrict to) {
+    for (long p = 0; p < pixels; p++)
+        UNROLL for (long c = 0; c < channels; c++) to[p * channels + c] = from[c * plane + p];
+}
+
 /* All channels of a run of pixels; what a narrow last vector writes too much is written again by its successors. */
 static void FN(image_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to) {
     const long whole = channels / VL * VL;
+    switch (channels) {
+    case 1: FN(interleave)(from, plane, 1, pixels, to); return;
+    case 2: FN(interleave)(from, plane, 2, pixels, to); return;
+    case 3: FN(interleave)(from, plane, 3, pixels, to); return;
+    case 4: FN(interleave)(from, plane, 4, pixels, to); return;
+    }
     if (whole < channels) FN(planes_to_pixels)(from + whole * plane, plane, channels - whole, pixels, end, to + whole, channels);
     for (long c = 0; c < whole; c += VL) FN(planes_to_pixels)(from + c * plane, plane, VL, pixels, end, to + c, channels);
 }
