@@ -33,14 +33,20 @@
 static void FN(planes_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to, long stride) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
-        VEC r[VL];
+        VEC r[VL], part[VL]; /* r stays in registers only if never indexed by a variable */
         if (channels == VL && end - (from + (VL - 1) * plane + p) >= VL)
             UNROLL for (int c = 0; c < VL; c++) r[c] = LOAD(from + c * plane + p);
-        else
-            for (long c = 0; c < VL; c++) r[c] = c < channels ? FN(load_part)(from + c * plane + p, n) : (VEC){0};
+        else {
+            for (long c = 0; c < VL; c++) part[c] = c < channels ? FN(load_part)(from + c * plane + p, n) : (VEC){0};
+            UNROLL for (int c = 0; c < VL; c++) r[c] = part[c];
+        }
         ROUNDS
-        if (n == VL) UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * stride, r[i]);
-        else for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, r[i]);
+        if (n == VL) {
+            UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * stride, r[i]);
+        } else {
+            UNROLL for (int i = 0; i < VL; i++) part[i] = r[i];
+            for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, part[i]);
+        }
     }
 }
 
@@ -67,15 +73,18 @@ static void FN(image_to_pixels)(const T *from, long plane, long channels, long p
 static void FN(pixels_to_planes)(const T *from, long stride, long plane, long channels, long pixels, const T *residual, conv_activation act, T *to) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
-        VEC r[VL];
-        if (n == VL) UNROLL for (int i = 0; i < VL; i++) r[i] = LOAD(from + (p + i) * stride);
-        else for (long i = 0; i < VL; i++) r[i] = i < n ? LOAD(from + (p + i) * stride) : (VEC){0};
+        VEC r[VL], made[VL];
+        if (n == VL) {
+            UNROLL for (int i = 0; i < VL; i++) r[i] = LOAD(from + (p + i) * stride);
+        } else {
+            for (long i = 0; i < VL; i++) made[i] = i < n ? LOAD(from + (p + i) * stride) : (VEC){0};
+            UNROLL for (int i = 0; i < VL; i++) r[i] = made[i];
+        }
         ROUNDS
         if (n == VL && channels == VL && !residual && act.kind == ACT_NONE) {
             UNROLL for (int c = 0; c < VL; c++) STORE(to + c * plane + p, r[c]);
             continue;
         }
-        VEC made[VL];
         UNROLL for (int c = 0; c < VL; c++) made[c] = r[c];
         for (long c = 0; c < channels; c++) {
             T *at = to + c * plane + p;
