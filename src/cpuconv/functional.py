@@ -46,7 +46,8 @@ def conv2d(
 
     ``y[n,o,i,j] = sum over c,u,v of weight[o,c,u,v] x[n, c, i*stride + u*dilation - top, j*stride + v*dilation - left]``
     (Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016), as ``torch.nn.functional.conv2d``.
-    To apply one weight many times, make a `Conv2d`: it packs the weight once.
+    To apply one weight many times, make a `Conv2d`: it packs the weight once. Here packing counts, so another algorithm may be
+    the fastest, and the two results may differ by rounding.
 
     Parameters
     ----------

@@ -144,7 +144,7 @@ def named(name: str) -> tuple[Algorithm, ...]:
 def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
     """Every algorithm that the budget names, fastest first, those that do not apply last."""
     rows = [_judge(a, problem, budget, cpu) for a in named(budget.algorithm)]
-    
+
     def rank(row: Candidate) -> tuple[bool, float]:
         seconds = row.cost.seconds + budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
         return row.rejection is not None, seconds
