@@ -284,7 +284,7 @@ def _read(file: Path, cpu: Cpu) -> Entries:
     """The entries of a file, none if there is no file."""
     try:
         text = file.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     import json
 
