@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,12 @@ def test_budgets_are_kept():
     assert chosen(PROBLEM, Budget(accuracy="strict")) == "implicit_gemm"
     packed = next(r.cost for r in planner.candidates(PROBLEM, Budget("implicit_gemm"), HERE))
     assert chosen(PROBLEM, Budget(accuracy="strict", workspace_limit=packed.workspace + packed.packed - 1)) != "implicit_gemm"
+
+
+def test_packing_still_counts_where_the_weight_is_used_once():
+    claim(PROBLEM, winograd_f4x3=1e-9, im2col=2e-9)
+    assert chosen(PROBLEM) == "winograd_f4x3"
+    assert chosen(PROBLEM, Budget(one_shot=True)) == "im2col"
 
 
 def test_plans_and_layers_take_new_wisdom():
@@ -362,6 +369,14 @@ def test_processes_that_save_at_once_lose_nothing():
     assert [p.exitcode for p in processes] == [0] * 4
     assert len(wisdom.entries()) == 40
     assert {p.suffix for p in wisdom.path().parent.iterdir()} == {".json", ".lock"}
+
+
+def test_threads_that_save_at_once_lose_nothing():
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(4), [5] * 4))
+    assert len(wisdom.entries()) == 20
+    forget_memory()
+    assert len(wisdom.entries()) == 20
 
 
 def test_each_cpu_and_isa_has_its_own():

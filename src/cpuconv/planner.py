@@ -20,11 +20,15 @@ DEFAULT_ACCURACY = {"f32": 1e-5, "f64": 1e-13}
 
 @dataclass(frozen=True)
 class Budget:
-    """What the caller allows: a named algorithm or "auto"; an error relative to max|y|, "strict", or None; workspace in bytes or None."""
+    """What the caller allows: a named algorithm or "auto"; an error relative to max|y|, "strict", or None; workspace in bytes or None.
+
+    `one_shot`: the weight is used once, so that packing it counts.
+    """
 
     algorithm: str = "auto"
     accuracy: float | str | None = None
     workspace_limit: int | None = None
+    one_shot: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,12 @@ def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
     """
     known = wisdom.measured(problem, cpu)
     rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in named(budget.algorithm)]
-    return sorted(rows, key=lambda row: (row.rejection is not None, row.measured is None, row.seconds))
+
+    def rank(row: Candidate) -> tuple[bool, bool, float]:
+        packing = budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
+        return row.rejection is not None, row.measured is None, row.seconds + packing
+
+    return sorted(rows, key=rank)
 
 
 def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu, measured: float | None) -> Candidate:
