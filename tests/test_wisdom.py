@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -114,6 +115,23 @@ def test_tune_keeps_to_its_time(monkeypatch):
         assert next(ticks) - start < limit + 0.5
     assert [d for d, _, _ in done] == sorted(d for d, _, _ in done)
     assert done[-1] == (3.0, 3, SMALL[-1])
+
+
+def test_what_is_slow_to_prepare_is_tried_once(monkeypatch):
+    prepared = []
+    call = tuning._Arrays.call
+
+    def slow(arrays, algorithm, cpu):
+        prepared.append(algorithm.name)
+        if algorithm.name == "im2col":
+            time.sleep(0.2)
+        return call(arrays, algorithm, cpu)
+
+    monkeypatch.setattr(tuning._Arrays, "call", slow)
+    monkeypatch.setattr(tuning, "contestants", lambda *args: [a for a in ALGORITHMS if a.name in ("implicit_gemm", "im2col")])
+    assert len(cpuconv.tune(SMALL, time_limit=0.45)) == 3
+    assert prepared.count("implicit_gemm") == 3
+    assert prepared.count("im2col") == 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

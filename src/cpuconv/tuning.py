@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -56,7 +57,8 @@ def tune(
     dtype : dtype
         With a layer: the type of its input.
     time_limit : float
-        Seconds for all problems together, divided fairly. An algorithm under way is not broken off, nor is its compilation.
+        Seconds for all problems together, divided fairly. An algorithm under way is not broken off, nor is its compilation, which for
+        short limits is tried once.
     progress : callable, optional
         Called now and then as ``progress(done, total, spec)``: how many of `total` problems are done, with the fraction of
         that under way, and which it is.
@@ -96,11 +98,12 @@ def tune(
         planner.choose(image, budget, cpu)  # or raise, before any time is spent
     deadline = time.perf_counter() + time_limit
     done: set[Problem] = set()
+    preparation: dict[str, float] = {}
     for i, image in enumerate(images):
         left = deadline - time.perf_counter()
         if left <= 0:
             break
-        for fraction in _tune_one(image, budget, cpu, left / (len(images) - i)):
+        for fraction in _tune_one(image, budget, cpu, left / (len(images) - i), preparation):
             if progress:
                 progress(i + fraction, len(images), str(image))
         done.add(image)
@@ -156,16 +159,22 @@ def contestants(problem: Problem, budget: Budget, cpu: Cpu) -> list[Algorithm]:
     return sorted((row.algorithm for row in rows if not hopeless(row.algorithm)), key=lambda a: seconds[a.name])
 
 
-def _tune_one(problem: Problem, budget: Budget, cpu: Cpu, seconds: float) -> Iterator[float]:
-    """Time the contestants and record their shortest times; yields the fraction done."""
+def _tune_one(problem: Problem, budget: Budget, cpu: Cpu, seconds: float, preparation: dict[str, float]) -> Iterator[float]:
+    """Time the contestants and record their shortest times; yields the fraction done.
+
+    `preparation` says, from problem to problem, how long algorithms take to get ready: one that compiles for longer than a problem's whole
+    share of time would leave none for the others.
+    """
     end = time.perf_counter() + seconds
     arrays = _Arrays(problem)
     best: dict[str, Measured] = {}
     calls: list[tuple[Algorithm, Callable[[], None]]] = []
     for algorithm in contestants(problem, budget, cpu):
-        if calls and time.perf_counter() > end:
-            break
+        start = time.perf_counter()
+        if calls and (start > end or preparation.get(algorithm.name, 0.0) > seconds):
+            continue
         calls.append((algorithm, arrays.call(algorithm, cpu)))
+        preparation[algorithm.name] = min(preparation.get(algorithm.name, math.inf), time.perf_counter() - start)
         yield 0.0
     turn = min(seconds / len(calls), ENOUGH) / ROUNDS
     for i in range(ROUNDS):
@@ -184,7 +193,7 @@ def _tune_one(problem: Problem, budget: Budget, cpu: Cpu, seconds: float) -> Ite
 def _shortest(call: Callable[[], None], seconds: float) -> float:
     """The shortest time of calls that together take about so many seconds, at least one."""
     start = now = time.perf_counter()
-    shortest = float("inf")
+    shortest = math.inf
     while True:
         call()
         before, now = now, time.perf_counter()

@@ -23,7 +23,7 @@ from cpuconv import cpu as cpu_module
 from cpuconv.cpu import Cpu
 from cpuconv.problem import Problem
 
-# json, tempfile, fcntl and platformdirs are imported where they are used: `import cpuconv` takes milliseconds.
+# json, fcntl and platformdirs are imported where they are used: `import cpuconv` takes milliseconds.
 
 FORMAT = 1
 
@@ -336,16 +336,15 @@ def _alone(file: Path) -> Iterator[None]:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write a file so that every reader sees either the old one or the new one whole."""
-    import tempfile
-
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False, encoding="utf-8") as temporary:
-        try:
-            temporary.write(text)
-            temporary.flush()
-            os.fsync(temporary.fileno())
-            os.replace(temporary.name, file)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary.name)
-            raise
+    """Write a file so that every reader sees either the old one or the new one whole. For one writer at a time."""
+    new = file.with_name(f"{file.name}.new")
+    try:
+        with open(new, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(new, file)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
