@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cpuconv import cpu, planner
+from cpuconv.cli.bench import bench
 from cpuconv.cli.demo import demo
 from cpuconv.config import configuration
 from cpuconv.planner import Budget
@@ -60,6 +61,7 @@ def app() -> None:
     """
 
 
+app.add_command(bench)
 app.add_command(demo)
 
 
