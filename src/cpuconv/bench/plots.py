@@ -6,10 +6,12 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -78,14 +80,11 @@ def roofline(report: Report) -> Figure:
     for rate, name, style in ((roofs.cache, "copying within L2", "-"), (roofs.memory, "copying in memory", (0, (5, 3)))):
         end = roofs.gflops / rate
         axes.plot([left / 10, end], [left / 10 * rate, roofs.gflops], color=INK, linewidth=1.6, linestyle=style, zorder=1)
-        start = max(left, low / rate)
-        x, y = start * 1.12, start * 1.12 * rate
-        axes.annotate(
-            f"{name}: {rate:.0f} GB/s", (x, y), xytext=(-5, 5), textcoords="offset points", rotation_mode="anchor", rotation=45,
-            transform_rotates_text=True, size=9, color=INK, va="bottom",
-        )  # fmt: skip
+        x = max(left, low / rate) * 1.1
+        axes.text(x, x * rate * 1.09, f"{name}: {rate:.0f} GB/s", rotation=45, rotation_mode="anchor", transform_rotates_text=True, size=9, color=INK)
     _log_ticks(axes, (left, right), (low, high))
-    axes.set_xlabel("arithmetic intensity: operations for each byte of input, weight and output", color=INK)
+    caption = "Winograd multiplies less than the direct method, and taps on padding are skipped: so points may lie above the roof."
+    axes.set_xlabel(f"arithmetic intensity: operations for each byte of input, weight and output\n\n{caption}", color=INK)
     axes.set_ylabel("GFLOP/s, of the direct method's operations", color=INK)
     _plain(axes, "both")
     used = {class_of(r.layer.problem) for r in report.results}
@@ -95,8 +94,6 @@ def roofline(report: Report) -> Figure:
     if report.peers:
         handles.append(Line2D([], [], color=FAINT, marker="_", markersize=9, markeredgewidth=1.6, linestyle="", label="best peer, with a stem"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, labelcolor=INK)
-    caption = "Winograd multiplies less than the direct method, and taps on padding are skipped: so points may lie above the roof."
-    figure.supxlabel(caption, size=9, color=FAINT)
     return figure
 
 
@@ -138,10 +135,9 @@ def _sum_bar(axes: Axes, row: int, name: str, results: list[Result]) -> None:
     left = 0.0
     for title, colour in COLOURS.items():
         width = sum(r.seconds[name] * r.layer.count * 1e3 for r in results if class_of(r.layer.problem) == title)
-        axes.barh(row, width, left=left, height=0.72, color=colour, alpha=1 if name in OURS else 0.6)
+        axes.barh(row, width, left=left, height=0.72, color=colour if name in OURS else _pale(colour))
         left += width
-    weight = "bold" if name in OURS else "normal"
-    axes.annotate(f"{left:.3g}" if left < 100 else f"{left:.0f}", (left, row), xytext=(4, 0), textcoords="offset points", va="center", size=9, weight=weight, color=INK)
+    _value(axes, left, row, f"{left:.3g}" if left < 100 else f"{left:.0f}", size=9, weight="bold" if name in OURS else "normal")
 
 
 def layer_bars(report: Report, network: str) -> Figure:
@@ -149,7 +145,7 @@ def layer_bars(report: Report, network: str) -> Figure:
     results = [r for r in report.results if r.layer.network == network and r.best(OURS)]
     torches = dict.fromkeys(name for name in TORCHES if name in report.names)
     bars = 1 + bool(report.peers) + bool(torches)
-    height = 0.24 * (bars + 0.7)
+    height = 0.155 * (bars + 0.7)
     subtitle = f"better layout of each; {report.setting}"
     figure = _figure(10, height * len(results) + 1.9, f"{network}, layer by layer", subtitle)
     axes = figure.add_subplot()
@@ -166,8 +162,7 @@ def layer_bars(report: Report, network: str) -> Figure:
                 text += f"   {r.seconds[best] / r.seconds[name]:.2f}x"
             elif i == 1:
                 text += f"   {ALL[name].title}"
-            weight = "bold" if i == 0 else "normal"
-            axes.annotate(text, (r.gflops(name), y), xytext=(4, -0.5), textcoords="offset points", va="center", size=8, weight=weight, color=INK if i == 0 else FAINT)
+            _value(axes, r.gflops(name), y, text, size=7.5, **({"weight": "bold"} if i == 0 else {"color": FAINT}))
     axes.axvline(report.roofs.gflops, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=0)
     labels = [r.layer.label + (f"  ×{r.layer.count}" if r.layer.count > 1 else "") for r in results]  # noqa: RUF001
     axes.set_yticks(range(len(results)), labels)
@@ -194,6 +189,17 @@ def _figure(width: float, height: float, title: str, subtitle: str) -> Figure:
     figure.text(0.14 / width, 1 - 0.3 / height, title, size=15, weight="bold", color=INK, va="center")
     figure.text(0.14 / width, 1 - 0.57 / height, subtitle, size=9.5, color=FAINT, va="center")
     return figure
+
+
+def _value(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Text at the end of a bar."""
+    blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    where: dict[str, Any] = {"xytext": (4, -0.5), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, (x, y), **where, bbox=blank, **{"color": INK} | style)
+
+
+def _pale(colour: str) -> Any:
+    return 0.4 + 0.6 * np.array(to_rgb(colour))
 
 
 def _plain(axes: Axes, grid: str) -> None:
