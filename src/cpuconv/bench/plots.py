@@ -130,7 +130,7 @@ def network_sums(report: Report, networks: list[str]) -> Figure:
 
 def _sum_bar(axes: Axes, row: int, name: str, results: list[Result]) -> None:
     if lacking := sum(name not in r.seconds for r in results):
-        axes.annotate(f" cannot do {lacking} of {len(results)} distinct layers", (0, row), va="center", size=8, color=FAINT)
+        axes.annotate(f" not measured on {lacking} of {len(results)}", (0, row), va="center", size=8, color=FAINT)
         return
     left = 0.0
     for title, colour in COLOURS.items():

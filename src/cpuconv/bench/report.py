@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,14 +116,20 @@ def _sections(report: Report, pictures: Iterable[Path]) -> Iterable[str]:
     yield "## By layer"
     yield "GFLOP/s; the best is bold. Layers are named by kernel, /stride, d(ilation), channels and size of the input."
     yield _layer_table(report)
-    notes = [
-        f"- {r.layer.name}, {ALL[name].title}: {text}"
-        for r in report.results
-        for name, text in [*((k, f"error {v:.1e} of max|y|") for k, v in r.errors.items() if k in r.seconds and v > NOTABLE), *r.failures.items()]
-    ]
+    notes = _notes(report)
     if notes:
         yield f"## Errors above {NOTABLE:g} of max|y|, and what could not be done"
         yield "\n".join(notes)
+
+
+def _notes(report: Report) -> list[str]:
+    """Notable errors, and failures; what a contestant says of several layers in one line."""
+    where: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for r in report.results:
+        errors = {name: f"error {error:.1e} of max|y|" for name, error in r.errors.items() if name in r.seconds and error > NOTABLE}
+        for name, text in (errors | r.failures).items():
+            where[name, text].append(r.layer.name)
+    return [f"- {ALL[name].title}: {text} ({names[0] if len(names) == 1 else f'{len(names)} layers'})" for (name, text), names in where.items()]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
