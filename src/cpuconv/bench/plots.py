@@ -27,6 +27,7 @@ INK, FAINT, GRID = "#222222", "#777777", "#e8e8e8"
 # Okabe and Ito's colours, which the colour-blind tell apart
 COLOURS = dict(zip(CLASSES, ("#0072b2", "#e69f00", "#009e73", "#cc79a7"), strict=True))
 BEST, TORCH = "#9aa3ad", "#ee6c4d"
+FAR = 3.0  # bars of sums are cut at so many times ours
 TORCHES = ("torch", "torch_cl")
 
 
@@ -66,22 +67,20 @@ def roofline(report: Report) -> Figure:
         axes.plot(x, y, marker="o", markersize=7, color=colour, markeredgecolor="white", markeredgewidth=0.6, zorder=3)
     roofs = report.roofs
     xs, ys = zip(*points, strict=True) if points else ((1.0,), (1.0,))
-    left, right = min(0.5 * min(xs), 0.5 * roofs.gflops / roofs.cache), 2 * max(*xs, 2 * roofs.gflops / roofs.memory)
-    low, high = 0.6 * min(*ys, roofs.gflops / 4), 1.6 * max(*ys, roofs.gflops)
+    left, right = min(0.5 * min(xs), 0.2 * roofs.gflops / roofs.cache), 2 * max(*xs, 2 * roofs.gflops / roofs.memory)
+    low, high = 0.6 * min(*ys, roofs.gflops / 8), 1.6 * max(*ys, roofs.gflops)
     ridge = roofs.gflops / roofs.cache
     axes.plot([ridge, right], [roofs.gflops] * 2, color=INK, linewidth=1.6, zorder=1)
     cores = "one core" if report.threads == 1 else f"{report.threads} threads"
     text = f"multiply-add peak of {cores}: {roofs.gflops:.0f} GFLOP/s"
-    axes.annotate(text, (right, roofs.gflops), xytext=(-4, 5), textcoords="offset points", ha="right", size=9, color=INK)
+    axes.annotate(text, (ridge, roofs.gflops), xytext=(24, 6), textcoords="offset points", size=9, color=INK)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
-    for rate, name, style in ((roofs.cache, "copying within L2", "-"), (roofs.memory, "copying in memory", (0, (5, 3)))):
+    for rate, style in ((roofs.cache, "-"), (roofs.memory, (0, (5, 3)))):
         end = roofs.gflops / rate
         axes.plot([left / 10, end], [left / 10 * rate, roofs.gflops], color=INK, linewidth=1.6, linestyle=style, zorder=1)
-        x = max(left, low / rate) * 1.1
-        axes.text(x, x * rate * 1.09, f"{name}: {rate:.0f} GB/s", rotation=45, rotation_mode="anchor", transform_rotates_text=True, size=9, color=INK)
     _log_ticks(axes, (left, right), (low, high))
     caption = "Winograd multiplies less than the direct method, and taps on padding are skipped: so points may lie above the roof."
     axes.set_xlabel(f"arithmetic intensity: operations for each byte of input, weight and output\n\n{caption}", color=INK)
@@ -94,6 +93,13 @@ def roofline(report: Report) -> Figure:
     if report.peers:
         handles.append(Line2D([], [], color=FAINT, marker="_", markersize=9, markeredgewidth=1.6, linestyle="", label="best peer, with a stem"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, labelcolor=INK)
+    figure.draw_without_rendering()  # only now the slopes on paper are known
+    for rate, name in ((roofs.cache, "copying within L2"), (roofs.memory, "copying in memory")):
+        x = max(left, low / rate) * 1.15
+        (x0, y0), (x1, y1) = axes.transData.transform([(x, x * rate), (2 * x, 2 * x * rate)])
+        angle = math.degrees(math.atan2(y1 - y0, x1 - x0))
+        where: dict[str, Any] = {"xytext": (-5, 6), "textcoords": "offset points", "rotation": angle, "rotation_mode": "anchor"}
+        axes.annotate(f"{name}: {rate:.0f} GB/s", (x, x * rate), **where, size=9, color=INK)
     return figure
 
 
@@ -111,8 +117,9 @@ def network_sums(report: Report, networks: list[str]) -> Figure:
     for panel, network in enumerate(networks):
         axes = panels.flat[panel]
         results = [r for r in report.results if r.layer.network == network]
+        limit = FAR * max((_milliseconds(results, name) for name in report.ours), default=math.inf)
         for row, name in enumerate(report.names):
-            _sum_bar(axes, row, name, results)
+            _sum_bar(axes, row, name, results, limit)
         axes.set_yticks(range(len(report.names)), [ALL[name].title for name in report.names] if panel % columns == 0 else [])
         for label, name in zip(axes.get_yticklabels(), report.names, strict=False):
             label.set_fontweight("bold" if name in OURS else "normal")
@@ -128,16 +135,24 @@ def network_sums(report: Report, networks: list[str]) -> Figure:
     return figure
 
 
-def _sum_bar(axes: Axes, row: int, name: str, results: list[Result]) -> None:
+def _milliseconds(results: list[Result], name: str, title: str | None = None) -> float:
+    """Of all layers, or those of one class, that the contestant did."""
+    rows = (r for r in results if name in r.seconds and title in (None, class_of(r.layer.problem)))
+    return sum(r.seconds[name] * r.layer.count * 1e3 for r in rows)
+
+
+def _sum_bar(axes: Axes, row: int, name: str, results: list[Result], limit: float) -> None:
     if lacking := sum(name not in r.seconds for r in results):
         axes.annotate(f" not measured on {lacking} of {len(results)}", (0, row), va="center", size=8, color=FAINT)
         return
     left = 0.0
     for title, colour in COLOURS.items():
-        width = sum(r.seconds[name] * r.layer.count * 1e3 for r in results if class_of(r.layer.problem) == title)
+        width = min(_milliseconds(results, name, title), limit - left)
         axes.barh(row, width, left=left, height=0.72, color=colour if name in OURS else _pale(colour))
         left += width
-    _value(axes, left, row, f"{left:.3g}" if left < 100 else f"{left:.0f}", size=9, weight="bold" if name in OURS else "normal")
+    total = _milliseconds(results, name)
+    text = (f"{total:.3g}" if total < 100 else f"{total:.0f}") + (" (cut)" if total > limit else "")
+    _value(axes, left, row, text, size=9, weight="bold" if name in OURS else "normal")
 
 
 def layer_bars(report: Report, network: str) -> Figure:
