@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
+INTERRUPTED = 130  # as shells have it
 EXTRA = ("click", "rich", "PIL", "matplotlib")
 
 
@@ -18,4 +20,11 @@ def main() -> int:
             raise
         print("the command line needs its extra: pip install 'cpuconv[cli]'", file=sys.stderr)
         return 1
+    except SystemExit as e:
+        if e.code == INTERRUPTED:
+            # CPython would end itself by SIGINT if the interrupt had passed through an exec(), as the imports of libraries do.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
     return 0

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cpuconv import cpu, planner
-from cpuconv.cli import specs
+from cpuconv.cli import INTERRUPTED, specs
 from cpuconv.cli.bench import bench
 from cpuconv.cli.demo import demo
 from cpuconv.cli.tune import tune, wisdom
@@ -24,14 +24,14 @@ ALGORITHMS = ("auto", "winograd", *planner.algorithms())
 
 
 class Commands(click.Group):
-    """A group whose commands end with status 130, as shells have it, when interrupted."""
+    """A group whose commands end with their own status when interrupted."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
 
 
 def _accuracy(text: str) -> float | str:
