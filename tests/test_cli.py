@@ -46,7 +46,7 @@ def test_version() -> None:
     assert run("--version").output == f"cpuconv, version {cpuconv.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("explain",), ("demo",), ("tune",), ("wisdom",), ("wisdom", "forget")])
+@pytest.mark.parametrize("command", [(), ("info",), ("explain",), ("demo",), ("bench",), ("tune",), ("wisdom",), ("wisdom", "forget")])
 def test_help(command: tuple[str, ...]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "errors": set(),
     "version": set(),
     "verbose": set(),
+    "files": set(),
     "problem": set(),
     "_native": {"_native"},
     "_jit": {"_jit", "_native"},
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "functional": {"layers", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
-FREE = {"__init__", "__main__", "cli"}  # the outermost: may import everything
+FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything
 
 
 def modules() -> list[Path]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cpuconv import cpu, planner
 from cpuconv.cli import specs
+from cpuconv.cli.bench import bench
 from cpuconv.cli.demo import demo
 from cpuconv.cli.tune import tune, wisdom
 from cpuconv.config import configuration
@@ -55,7 +56,7 @@ def app() -> None:
     """
 
 
-for command in (demo, tune, wisdom):
+for command in (bench, demo, tune, wisdom):
     app.add_command(command)
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ from PIL import Image, ImageOps
 
 from cpuconv.cli.filters import Filtered
 from cpuconv.cli.network import Comparison
+from cpuconv.files import whole_file
 from cpuconv.plan import Array
 from cpuconv.planner import algorithms
 
@@ -59,29 +57,9 @@ def square(image: Image.Image, size: int) -> Array:
     return pixels(ImageOps.fit(image, (size, size)))
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes `path` at the end: nobody ever sees half a file."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_picture(path: Path, picture: Array) -> None:
     """Write (height, width) or (height, width, 3) values from 0 to 1."""
-    with _whole_file(path) as temporary:
+    with whole_file(path) as temporary:
         Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(temporary)
 
 
@@ -175,5 +153,5 @@ def _column(axes: Axes, column: int, row: int, text: str, **style: str) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with _whole_file(path) as temporary:
+    with whole_file(path) as temporary:
         figure.savefig(temporary)

@@ -1,0 +1,93 @@
+"""Print the planner's regret: the time of its choice over that of the best algorithm that it might have chosen, layer by layer.
+
+    pip install '.[cli]' && python benchmarks/regret.py
+
+All layers of the standard networks in both layouts, float32, batch 1, with the default budget, as Markdown. Needs a quiet machine.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+import cpuconv
+from cpuconv import Problem, cpu, planner
+from cpuconv.bench.layers import Layer, all_layers
+from cpuconv.bench.measure import data, minima
+from cpuconv.bench.report import geometric_mean
+from cpuconv.config import configuration
+from cpuconv.planner import Budget
+
+HOPELESS = 4.0  # candidates predicted at so many times the best are not timed, but for the first three
+SURE = 3
+
+
+@dataclass(frozen=True)
+class Regret:
+    layer: Layer
+    layout: str
+    chosen: str
+    best: str
+    seconds: dict[str, float]
+    predicted: dict[str, float]
+
+    @property
+    def value(self) -> float:
+        return self.seconds[self.chosen] / self.seconds[self.best]
+
+
+def contenders(p: Problem) -> dict[str, float]:
+    """Algorithms that the default budget admits, the planner's choice first, and the seconds that they predict."""
+    rows = [row for row in planner.candidates(p, Budget(), cpu.detect()) if row.cost and not row.rejection]
+    predicted = {row.algorithm.name: row.cost.seconds for row in rows if row.cost and row.algorithm.name != "reference"}
+    best = min(predicted.values())
+    return {name: t for i, (name, t) in enumerate(predicted.items()) if i < SURE or t < HOPELESS * best}
+
+
+def regret(layer: Layer, layout: str, seconds: float) -> Regret:
+    p = replace(layer.problem, layout=layout, epilogue=replace(layer.problem.epilogue, bias=True))
+    x, w, b = data(p)
+    predicted = contenders(p)
+    padding = (p.padding[:2], p.padding[2:])
+    calls: dict[str, Callable[[], object]] = {}
+    for name in predicted:
+        conv = cpuconv.Conv2d(w, b, p.stride, padding, p.dilation, p.groups, layout=layout.upper(), algorithm=name)
+        calls[name] = partial(conv, x, out=np.empty_like(conv(x)))
+    times = minima(calls, seconds)
+    return Regret(layer, layout, next(iter(predicted)), min(times, key=times.__getitem__), times, predicted)
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--layers", "pattern", default="", metavar="REGEX", help="Only layers whose name matches.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--seconds", default=0.03, show_default=True, help="For each layer and algorithm.")
+@click.option("--worst", default=20, show_default=True, help="How many layers to print.")
+def main(pattern: str, threads: int, seconds: float, worst: int) -> None:
+    cpuconv.set_num_threads(threads)
+    layers = [layer for layer in all_layers() if re.search(pattern, layer.name)]
+    if not layers:
+        raise click.BadParameter(f"no layer matches {pattern!r}", param_hint="'--layers'")
+    pairs = [(layer, layout) for layer in layers for layout in ("nchw", "nhwc")]
+    console = Console(stderr=True)
+    rows = [regret(*pair, seconds) for pair in track(pairs, description="Layers", console=console, transient=True)]
+
+    c = configuration()
+    print(f"cpuconv {c['cpuconv']}, {threads} thread(s), {c['cpu']} ({c['isa']})\n")
+    print("| layout | layers | regret, geometric mean | worst | layers above 1.03 | above 1.15 |\n|---|---|---|---|---|---|")
+    for layout in ("nchw", "nhwc"):
+        values = [r.value for r in rows if r.layout == layout]
+        above = " | ".join(str(sum(v > limit for v in values)) for limit in (1.03, 1.15))
+        print(f"| {layout.upper()} | {len(values)} | {geometric_mean(values):.3f} | {max(values):.2f} | {above} |")
+    print("\n| layer | layout | regret | chosen: us (predicted) | best: us (predicted) |\n|---|---|---|---|---|")
+    for r in sorted(rows, key=lambda r: -r.value)[:worst]:
+        cells = (f"{name}: {r.seconds[name] * 1e6:.0f} ({r.predicted[name] * 1e6:.0f})" for name in (r.chosen, r.best))
+        print(f"| {r.layer.name} | {r.layout.upper()} | {r.value:.2f} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

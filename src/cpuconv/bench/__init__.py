@@ -1,0 +1,1 @@
+"""Times the layers of standard networks in cpuconv and in whatever peers are installed, and reports. Run by ``cpuconv bench``."""

@@ -1,0 +1,101 @@
+"""Times contestants on one layer, fairly: all on the same data, in rounds, each checked against the float64 reference."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from cpuconv import reference
+from cpuconv.bench.layers import Layer
+from cpuconv.bench.peers import ALL, Runner, Unable
+from cpuconv.plan import Array
+from cpuconv.problem import Problem
+
+ROUNDS = 3
+PAUSE = 0.015  # seconds: the threads of other libraries spin a while after their last call
+WRONG = 1e-2  # an error over this part of max|y| is not rounding: the result is another one
+
+
+@dataclass
+class Result:
+    """What was measured on one layer, by contestant: seconds, error relative to max|y|, or why there is none."""
+
+    layer: Layer
+    seconds: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def gflops(self, name: str) -> float:
+        """Of the direct method's operations, so that Winograd may exceed the peak."""
+        return self.layer.problem.flops / self.seconds[name] / 1e9
+
+    def best(self, names: Mapping[str, object]) -> str | None:
+        """The fastest of `names` that took part."""
+        return min((name for name in names if name in self.seconds), key=self.seconds.__getitem__, default=None)
+
+
+def data(p: Problem) -> tuple[Array, Array, Array]:
+    """x, weight and bias such that outputs are about 1."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(p.x_shape, np.float32)
+    w = rng.standard_normal(p.weight_shape, np.float32) / np.float32(math.sqrt(p.k))
+    return x, w, rng.standard_normal(p.oc, np.float32)
+
+
+def minima(calls: Mapping[str, Callable[[], object]], seconds: float, entering: Callable[[str], None] = lambda name: None) -> dict[str, float]:
+    """The shortest time of each call in interleaved rounds, so that a drift of the machine hits all alike."""
+    best = dict.fromkeys(calls, math.inf)
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            entering(name)
+            time.sleep(PAUSE)
+            call()
+            end = time.perf_counter() + seconds / ROUNDS
+            while True:
+                start = time.perf_counter()
+                call()
+                stop = time.perf_counter()
+                best[name] = min(best[name], stop - start)
+                if stop > end:
+                    break
+    return best
+
+
+def measure(
+    layer: Layer, names: list[str], threads: int, seconds: float, keep: list[object], entering: Callable[[str], None] = lambda name: None
+) -> Result:
+    """Time one layer in each of `names`, `seconds` for each; `keep` gets what must not be freed, `entering` the name whose code is next."""
+    p = layer.problem
+    x, w, b = data(p)
+    result = Result(layer)
+    runners: dict[str, Runner] = {}
+    expected: dict[tuple[int, int, int, int], Array] = {}
+    for name in names:
+        entering(name)
+        try:
+            runner = ALL[name].build(p, x, w, b, threads)
+            keep += [runner, x, w, b]
+            padding = runner.padding or p.padding
+            if padding not in expected:
+                expected[padding] = reference.forward(replace(p, padding=padding), x, w, b)
+            result.errors[name] = error(runner.output(), expected[padding])
+        except Exception as e:  # whatever a peer raises, the others go on
+            result.failures[name] = str(e) if isinstance(e, Unable) else f"{type(e).__name__}: {e}".split("\n")[0][:200]
+            continue
+        if result.errors[name] <= WRONG:
+            runners[name] = runner
+        else:
+            result.failures[name] = f"wrong result: error {result.errors[name]:.1e} of max|y|"
+    result.seconds = minima({name: runner.run for name, runner in runners.items()}, seconds, entering)
+    return result
+
+
+def error(y: Array, expected: Array) -> float:
+    if y.shape != expected.shape:
+        raise ValueError(f"shape {y.shape}, not {expected.shape}")
+    difference = float(np.abs(y - expected).max() / np.abs(expected).max())
+    return math.inf if math.isnan(difference) else difference
