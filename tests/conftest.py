@@ -41,3 +41,12 @@ def _restore_threads():
     old = cpuconv.get_num_threads()
     yield
     cpuconv.set_num_threads(old)
+
+
+@pytest.fixture
+def wisdom_directory(tmp_path, monkeypatch):
+    """A cache directory of the test's own, not yet made; with it, wisdom starts empty."""
+    monkeypatch.setenv("CPUCONV_CACHE_DIR", str(tmp_path / "cache"))
+    cpuconv.clear_cache()
+    yield tmp_path / "cache"
+    cpuconv.clear_cache()

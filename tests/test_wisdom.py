@@ -1,4 +1,4 @@
-"""Tuning and wisdom: what is measured is kept, shared, and honoured; what is wrong in the file does no harm."""
+"""Wisdom: what was measured is kept, shared and honoured; what is wrong in the file does no harm."""
 
 import itertools
 import json
@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 import cpuconv
-from cpuconv import Conv2d, Problem, Tuned, UnsupportedError, cpu, planner, tuning, wisdom
+from cpuconv import Conv2d, Problem, Tuned, cpu, planner, wisdom
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.planner import Budget
 from cpuconv.wisdom import Measured
@@ -29,12 +28,8 @@ VERSIONS = {a.name: a.version for a in ALGORITHMS}
 
 
 @pytest.fixture(autouse=True)
-def directory(tmp_path, monkeypatch):
-    """A cache directory of the test's own; with it, wisdom starts empty."""
-    monkeypatch.setenv("CPUCONV_CACHE_DIR", str(tmp_path / "cache"))
-    cpuconv.clear_cache()
-    yield tmp_path / "cache"
-    cpuconv.clear_cache()
+def directory(wisdom_directory):
+    return wisdom_directory
 
 
 def claim(problem: Problem, **seconds: float) -> None:
@@ -64,105 +59,6 @@ def fresh(code: str) -> str:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-# Tuning
-
-
-def test_tune_measures_saves_and_returns_winners():
-    tuned = cpuconv.tune([*SMALL, PROBLEM], time_limit=2)
-    assert list(tuned) == [*SMALL, SPEC]
-    for spec, (name, seconds) in tuned.items():
-        times = wisdom.measured(Problem.parse(spec), HERE)
-        assert len(times) > 1
-        assert ("reference", VERSIONS["reference"]) not in times
-        assert seconds == times[name, VERSIONS[name]]
-        assert chosen(Problem.parse(spec)) == name
-    forget_memory()
-    assert cpuconv.tune(SPEC, time_limit=1e-9) == {}  # no time, and so nothing new
-    assert chosen(PROBLEM) == tuned[SPEC].algorithm
-
-
-def test_tune_takes_layers():
-    conv = Conv2d(np.ones((16, 16, 3, 3), np.float32), np.ones(16), padding=1, accuracy="strict")
-    ((spec, (name, _)),) = cpuconv.tune(conv, (2, 16, 20, 20), time_limit=0.5).items()
-    assert spec == str(conv.problem((2, 16, 20, 20)))
-    assert "_bias" in spec and next(a for a in ALGORITHMS if a.name == name).plain
-    # Other budgets profit as well.
-    assert any(name.startswith("winograd") for name, _ in wisdom.measured(Problem.parse(spec), HERE))
-
-
-def test_tune_measures_what_only_the_reference_does():
-    conv = Conv2d(np.ones((4, 4, 3, 3), np.float32), algorithm="reference")
-    assert [t.algorithm for t in cpuconv.tune(conv, (4, 8, 8), time_limit=0.1).values()] == ["reference"]
-
-
-def test_tune_leaves_out_the_hopeless(monkeypatch):
-    monkeypatch.setattr(tuning, "HOPELESS", 1.0)
-    names = [a.name for a in tuning.contestants(PROBLEM, Budget(), HERE)]
-    assert chosen(PROBLEM) in names and chosen(PROBLEM, Budget(accuracy="strict")) in names
-    assert len(names) < len(ALGORITHMS) - 2
-
-
-def test_tune_keeps_to_its_time(monkeypatch):
-    """Time runs by calls of the clock, so that nothing depends on the machine."""
-    ticks = itertools.count(step=0.01)
-    monkeypatch.setattr(tuning.time, "perf_counter", lambda: next(ticks))
-    for limit in (1.0, 4.0):
-        start = next(ticks)
-        done = []
-        cpuconv.tune(SMALL, time_limit=limit, progress=lambda *state: done.append(state))  # noqa: B023
-        assert next(ticks) - start < limit + 0.5
-    assert [d for d, _, _ in done] == sorted(d for d, _, _ in done)
-    assert done[-1] == (3.0, 3, SMALL[-1])
-
-
-def test_what_is_slow_to_prepare_is_tried_once(monkeypatch):
-    prepared = []
-    call = tuning._Arrays.call
-
-    def slow(arrays, algorithm, cpu):
-        prepared.append(algorithm.name)
-        if algorithm.name == "im2col":
-            time.sleep(0.2)
-        return call(arrays, algorithm, cpu)
-
-    monkeypatch.setattr(tuning._Arrays, "call", slow)
-    monkeypatch.setattr(tuning, "contestants", lambda *args: [a for a in ALGORITHMS if a.name in ("implicit_gemm", "im2col")])
-    assert len(cpuconv.tune(SMALL, time_limit=0.45)) == 3
-    assert prepared.count("implicit_gemm") == 3
-    assert prepared.count("im2col") == 1
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_tune_keeps_what_it_has(error):
-    def progress(done, total, spec):
-        if spec == SMALL[1]:
-            raise error
-
-    with pytest.raises(error):
-        cpuconv.tune(SMALL, time_limit=0.3, progress=progress)
-    forget_memory()
-    assert [bool(wisdom.measured(Problem.parse(s), HERE)) for s in SMALL] == [True, False, False]
-
-
-def test_tune_names_mistakes():
-    conv = Conv2d(np.ones((4, 4, 3, 3), np.float32))
-    for error, match, args, kwargs in (
-        (ValueError, "is not like", ["conv3x3"], {}),
-        (ValueError, "is not like", [[SPEC, "conv3x3"]], {}),
-        (TypeError, "what: must hold", [[3]], {}),
-        (TypeError, "what: must be", [3], {}),
-        (TypeError, "x_shape: must be given", [conv], {}),
-        (TypeError, "x_shape: goes with a layer", [SPEC, (1, 4, 8, 8)], {}),
-        (ValueError, "time_limit", [SPEC], {"time_limit": 0}),
-        (ValueError, "time_limit", [SPEC], {"time_limit": float("nan")}),
-        (ValueError, "Python function", [Conv2d(np.ones((4, 4, 1, 1), "f4"), activation=lambda v: v), (4, 8, 8)], {}),
-        (UnsupportedError, "im2col", [Conv2d(np.ones((4, 4, 3, 3), "f4"), algorithm="im2col", workspace_limit=0), (4, 8, 8)], {}),
-    ):
-        with pytest.raises(error, match=match):
-            cpuconv.tune(*args, **kwargs)
-    assert not wisdom.path().exists()
 
 
 # The planner
