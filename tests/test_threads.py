@@ -63,7 +63,7 @@ def test_the_first_call_may_come_from_16_threads_at_once():
     cpuconv.clear_cache()
     conv = Conv2d(W, padding=1)
     for i, y in enumerate(from_threads(16, lambda i: conv(X[:, :, : 20 + i % 4]))):
-        np.testing.assert_array_equal(y, conv2d(X[:, :, : 20 + i % 4], W, padding=1))
+        np.testing.assert_array_equal(y, Conv2d(W, padding=1)(X[:, :, : 20 + i % 4]))
 
 
 @pytest.mark.parametrize("algorithm", NAMES)

@@ -14,6 +14,16 @@ from cpuconv.plan import Array
 from cpuconv.problem import Epilogue, Problem
 
 
+class _OneShot(Conv2d):
+    """A layer for one call: it borrows the weight, and counts the time of packing it."""
+
+    _one_shot = True
+
+    @staticmethod
+    def _keep(value: Array) -> Array:
+        return value
+
+
 def conv2d(
     x: npt.ArrayLike,
     weight: npt.ArrayLike,
@@ -36,7 +46,8 @@ def conv2d(
 
     ``y[n,o,i,j] = sum over c,u,v of weight[o,c,u,v] x[n, c, i*stride + u*dilation - top, j*stride + v*dilation - left]``
     (Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016), as ``torch.nn.functional.conv2d``.
-    To apply one weight many times, make a `Conv2d`: it packs the weight once.
+    To apply one weight many times, make a `Conv2d`: it packs the weight once. Here packing counts, so another algorithm may be
+    the fastest, and the two results may differ by rounding.
 
     Parameters
     ----------
@@ -89,7 +100,7 @@ def conv2d(
     array([[[8., 8.],
             [8., 8.]]], dtype=float32)
     """
-    layer = Conv2d(
+    layer = _OneShot(
         weight, bias, stride, padding, dilation, groups, layout=layout, padding_mode=padding_mode,
         activation=activation, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit,
     )  # fmt: skip

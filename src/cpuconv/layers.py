@@ -63,6 +63,8 @@ class Conv2d:
     (1, 8, 32, 32)
     """
 
+    _one_shot = False
+
     def __init__(
         self,
         weight: npt.ArrayLike,
@@ -81,12 +83,11 @@ class Conv2d:
     ) -> None:
         self.options = Options.parse(stride, padding, dilation, groups, layout, padding_mode)
         self.activation = arguments.activation(activation)
-        self.budget = Budget(algorithm, arguments.accuracy(accuracy), arguments.workspace_limit(workspace_limit))
+        self.budget = Budget(algorithm, arguments.accuracy(accuracy), arguments.workspace_limit(workspace_limit), self._one_shot)
         planner.named(algorithm)
-        # Copies: what the caller does with the arrays later changes nothing.
-        self.weight = arguments.array("weight", weight).copy(order="C")
+        self.weight = self._keep(arguments.array("weight", weight))
         self.options.check_weight(self.weight.shape)
-        self.bias = None if bias is None else arguments.array("bias", bias).copy(order="C")
+        self.bias = None if bias is None else self._keep(arguments.array("bias", bias))
         if self.bias is not None and self.bias.shape != (self.out_channels,):
             rule = f"({self.out_channels},), one number for each output channel of weight {self.weight.shape}"
             raise ValueError(f"bias: shape {self.bias.shape} must be {rule}")
@@ -94,6 +95,11 @@ class Conv2d:
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
+
+    @staticmethod
+    def _keep(value: Array) -> Array:
+        """A copy: what the caller does with the array later changes nothing."""
+        return value.copy(order="C")
 
     @property
     def out_channels(self) -> int:

@@ -20,11 +20,15 @@ DEFAULT_ACCURACY = {"f32": 1e-5, "f64": 1e-13}
 
 @dataclass(frozen=True)
 class Budget:
-    """What the caller allows: a named algorithm or "auto"; an error relative to max|y|, "strict", or None; workspace in bytes or None."""
+    """What the caller allows: a named algorithm or "auto"; an error relative to max|y|, "strict", or None; workspace in bytes or None.
+
+    `one_shot`: the weight is used once, so that packing it counts.
+    """
 
     algorithm: str = "auto"
     accuracy: float | str | None = None
     workspace_limit: int | None = None
+    one_shot: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,12 @@ def named(name: str) -> tuple[Algorithm, ...]:
 def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
     """Every algorithm that the budget names, fastest first, those that do not apply last."""
     rows = [_judge(a, problem, budget, cpu) for a in named(budget.algorithm)]
-    return sorted(rows, key=lambda row: (row.rejection is not None, row.cost.seconds if row.cost else 0.0))
+
+    def rank(row: Candidate) -> tuple[bool, float]:
+        seconds = row.cost.seconds + budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
+        return row.rejection is not None, seconds
+
+    return sorted(rows, key=rank)
 
 
 def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu) -> Candidate:

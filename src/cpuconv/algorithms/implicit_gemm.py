@@ -39,7 +39,9 @@ class ImplicitGemm:
         return native.unsupported_epilogue(problem)
 
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
-        return p.layout == "nchw" and (p.kh * p.kw == 1 or p.ocg <= cpu.vector_length(p.dtype) // 2)
+        pixels = p.oh * p.ow
+        full = 16 * core.packed_columns(cpu.isa, p.dtype, pixels) <= 17 * pixels  # pixels in vectors must fill them
+        return p.layout == "nchw" and ((p.kh * p.kw == 1 and full) or p.ocg <= cpu.vector_length(p.dtype) // 2)
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         nr = cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)

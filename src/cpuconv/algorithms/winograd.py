@@ -72,7 +72,7 @@ class Winograd:
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = ERROR[self.m]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM)))
-        return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * n * n * 0.6e-9 * 8)
+        return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * n * n * 1.3e-9)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:
         return core.Convolution(

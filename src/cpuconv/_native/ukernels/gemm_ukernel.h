@@ -9,7 +9,11 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
     T edge[8 * 4 * UVL];
     const int whole = valid == nr;
     UNROLL for (int i = 0; i < mr; i++) a[i] = t->a + aoff[i];
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (UVEC){0};
+    UNROLL for (int j = 0; j < nv; j++) {
+        const UVEC start = t->bias_n ? *(const UVECU *)(t->bias_n + j * UVL) : (UVECU){0};
+        UNROLL for (int i = 0; i < mr; i++) acc[i][j] = start;
+    }
+    if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
     for (const segment *run = t->segments, *last = run + t->count; run < last; run++) {
         const T *b = t->b + run->b * ldb;
         for (long k = run->a, end = k + run->length; k < end; k++, b += ldb) {
@@ -21,12 +25,6 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
             }
         }
     }
-    if (t->bias_n)
-        UNROLL for (int j = 0; j < nv; j++) {
-            const UVEC bias = *(const UVECU *)(t->bias_n + j * UVL);
-            UNROLL for (int i = 0; i < mr; i++) acc[i][j] += bias;
-        }
-    if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
     /* What C already holds is added last: a long summation cut into pieces so errs less than one long chain would. */
     if (t->z) {
         if (whole)

@@ -6,7 +6,24 @@
    channels of the weight, B are pixels (in place for 1x1, else packed panels), C is written in place. */
 
 /* Whether an NCHW image is computed by channel rows. */
-INLINE int FN(channel_rows)(const conv_geometry *g) { return !g->nhwc && (g->kh * g->kw == 1 || g->oc / g->groups <= VL / 2); }
+INLINE int FN(channel_rows)(const conv_geometry *g) {
+    const long pixels = g->oh * g->ow;
+    /* pixels in vectors must fill them */
+    return !g->nhwc && ((g->kh * g->kw == 1 && 16 * FN(padded)(pixels) <= 17 * pixels) || g->oc / g->groups <= VL / 2);
+}
+
+/* VL output channels of an OIHW weight, of which `channels` exist, to rows [kh kw icg] of a panel of nr columns, by transposing. */
+static void FN(pack_channels)(const conv_geometry *g, const T *w, long channels, const T *end, T *to, long nr) {
+    const long taps = g->kh * g->kw, icg = g->ic / g->groups, k = taps * icg, width = MIN(VL, nr);
+    T block[VL * VL] __attribute__((aligned(64)));
+    for (long i = 0, c = 0, t = 0; i < k; i += VL) {
+        FN(planes_to_pixels)(w + i, k, channels, MIN(VL, k - i), end, block, VL);
+        for (long l = 0; l < MIN(VL, k - i); l++) {
+            FN(copy)(to + (t * icg + c) * nr, block + l * VL, width);
+            if (++t == taps) t = 0, c++;
+        }
+    }
+}
 
 /* Weight (HWIO, or OIHW of NCHW) to panels [group][panel][kh kw icg][nr], or for channel rows to [oc][kh kw icg]. */
 static void FN(gemm_pack)(const conv_geometry *g, const void *weight, void *packed) {
@@ -14,22 +31,26 @@ static void FN(gemm_pack)(const conv_geometry *g, const void *weight, void *pack
     const T *w = weight;
     T *to = packed;
     if (FN(channel_rows)(g)) {
-        for (long o = 0; o < g->oc; o++)
-            for (long t = 0; t < taps; t++)
-                for (long c = 0; c < icg; c++) *to++ = w[(o * icg + c) * taps + t];
+        if (taps == 1) memcpy(to, w, (size_t)(g->oc * icg) * sizeof(T));
+        else
+            for (long o = 0; o < g->oc; o++)
+                for (long t = 0; t < taps; t++)
+                    for (long c = 0; c < icg; c++) *to++ = w[(o * icg + c) * taps + t];
         return;
     }
+    const long k = taps * icg;
     for (long group = 0; group < g->groups; group++)
         for (long i = 0; i < FN(panel_count)(ocg); i++) {
             const FN(panel) p = FN(panel_at)(ocg, i);
             const long o = group * ocg + p.column;
-            for (long t = 0; t < taps; t++)
-                for (long c = 0; c < icg; c++, to += p.nr) {
-                    if (g->nhwc) FN(copy)(to, w + (t * icg + c) * g->oc + o, p.valid);
-                    else
-                        for (long j = 0; j < p.valid; j++) to[j] = w[((o + j) * icg + c) * taps + t];
-                    for (long j = p.valid; j < p.nr; j++) to[j] = 0;
+            if (g->nhwc)
+                for (long row = 0; row < k; row++) {
+                    FN(copy)(to + row * p.nr, w + row * g->oc + o, p.valid);
+                    FN(zero)(to + row * p.nr + p.valid, p.nr - p.valid);
                 }
+            else
+                for (long j = 0; j < p.nr; j += VL) FN(pack_channels)(g, w + (o + j) * k, MIN(VL, p.valid - j), w + g->oc * k, to + j, p.nr);
+            to += k * p.nr;
         }
 }
 

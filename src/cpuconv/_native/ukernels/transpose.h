@@ -33,20 +33,38 @@
 static void FN(planes_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to, long stride) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
-        VEC r[VL];
+        VEC r[VL], part[VL]; /* r stays in registers only if never indexed by a variable */
         if (channels == VL && end - (from + (VL - 1) * plane + p) >= VL)
             UNROLL for (int c = 0; c < VL; c++) r[c] = LOAD(from + c * plane + p);
-        else
-            for (long c = 0; c < VL; c++) r[c] = c < channels ? FN(load_part)(from + c * plane + p, n) : (VEC){0};
+        else {
+            for (long c = 0; c < VL; c++) part[c] = c < channels ? FN(load_part)(from + c * plane + p, n) : (VEC){0};
+            UNROLL for (int c = 0; c < VL; c++) r[c] = part[c];
+        }
         ROUNDS
-        if (n == VL) UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * stride, r[i]);
-        else for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, r[i]);
+        if (n == VL) {
+            UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * stride, r[i]);
+        } else {
+            UNROLL for (int i = 0; i < VL; i++) part[i] = r[i];
+            for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, part[i]);
+        }
     }
+}
+
+/* As planes_to_pixels, for so few channels that transposing vectors would mostly move padding. */
+INLINE void FN(interleave)(const T *restrict from, long plane, const long channels, long pixels, T *restrict to) {
+    for (long p = 0; p < pixels; p++)
+        UNROLL for (long c = 0; c < channels; c++) to[p * channels + c] = from[c * plane + p];
 }
 
 /* All channels of a run of pixels; what a narrow last vector writes too much is written again by its successors. */
 static void FN(image_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to) {
     const long whole = channels / VL * VL;
+    switch (channels) {
+    case 1: FN(interleave)(from, plane, 1, pixels, to); return;
+    case 2: FN(interleave)(from, plane, 2, pixels, to); return;
+    case 3: FN(interleave)(from, plane, 3, pixels, to); return;
+    case 4: FN(interleave)(from, plane, 4, pixels, to); return;
+    }
     if (whole < channels) FN(planes_to_pixels)(from + whole * plane, plane, channels - whole, pixels, end, to + whole, channels);
     for (long c = 0; c < whole; c += VL) FN(planes_to_pixels)(from + c * plane, plane, VL, pixels, end, to + c, channels);
 }
@@ -55,15 +73,18 @@ static void FN(image_to_pixels)(const T *from, long plane, long channels, long p
 static void FN(pixels_to_planes)(const T *from, long stride, long plane, long channels, long pixels, const T *residual, conv_activation act, T *to) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
-        VEC r[VL];
-        if (n == VL) UNROLL for (int i = 0; i < VL; i++) r[i] = LOAD(from + (p + i) * stride);
-        else for (long i = 0; i < VL; i++) r[i] = i < n ? LOAD(from + (p + i) * stride) : (VEC){0};
+        VEC r[VL], made[VL];
+        if (n == VL) {
+            UNROLL for (int i = 0; i < VL; i++) r[i] = LOAD(from + (p + i) * stride);
+        } else {
+            for (long i = 0; i < VL; i++) made[i] = i < n ? LOAD(from + (p + i) * stride) : (VEC){0};
+            UNROLL for (int i = 0; i < VL; i++) r[i] = made[i];
+        }
         ROUNDS
         if (n == VL && channels == VL && !residual && act.kind == ACT_NONE) {
             UNROLL for (int c = 0; c < VL; c++) STORE(to + c * plane + p, r[c]);
             continue;
         }
-        VEC made[VL];
         UNROLL for (int c = 0; c < VL; c++) made[c] = r[c];
         for (long c = 0; c < channels; c++) {
             T *at = to + c * plane + p;

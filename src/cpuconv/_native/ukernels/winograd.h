@@ -104,7 +104,8 @@ typedef struct {
     long ty0, ty1, tx0, tx1, tiles;
 } FN(tile_block);
 
-static FN(winograd_job) FN(winograd_job_of)(const conv_geometry *g, const conv_blocking *b) {
+/* With few blocks, their number becomes a multiple of the threads where there are rows of tiles enough. */
+static FN(winograd_job) FN(winograd_job_of)(const conv_geometry *g, const conv_blocking *b, int threads) {
     FN(winograd_job) job = {.g = g, .blocking = b};
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
     job.nh = b->mh + (int)g->kh - 1;
@@ -114,6 +115,8 @@ static FN(winograd_job) FN(winograd_job_of)(const conv_geometry *g, const conv_b
     job.tiles_x = ceil_div(g->ow, b->mw);
     job.blocks_x = ceil_div(job.tiles_x, b->block);
     job.blocks_y = job.blocks_x > 1 ? job.tiles_y : ceil_div(job.tiles_y, MAX(1, b->block / job.tiles_x));
+    const long others = MAX(1, g->n * g->groups * job.blocks_x), tasks = others * job.blocks_y;
+    if (tasks < 8 * threads) job.blocks_y = MIN(job.tiles_y, ceil_div(ceil_div(tasks, threads) * threads, others));
     job.most = ceil_div(job.tiles_y, job.blocks_y) * ceil_div(job.tiles_x, job.blocks_x);
     job.channels = ceil_div(icg, VL) * VL;
     /* One more vector, lest the matrices of V (or M) fall on the same cache sets. */
@@ -371,12 +374,24 @@ static int FN(winograd_shared_output)(void *context, long index) {
     return 0;
 }
 
+/* Whether the threads had better share each block, dividing its panels of output channels, than take whole blocks: they do if few or
+   uneven blocks would leave threads idle, or if the blocks would be too small to repay reading the weight. */
+static int FN(share_blocks)(const FN(winograd_job) *job, int threads) {
+    const conv_geometry *g = job->g;
+    const long tasks = g->n * g->groups * job->blocks_y * job->blocks_x, panels = FN(panel_count)(g->oc / g->groups);
+    if (threads == 1 || tasks >= 8 * threads || panels < threads) return 0;
+    if (job->most < 12) return 1;
+    const long rounds = ceil_div(tasks, threads), tiles = g->n * g->groups * job->tiles_y * job->tiles_x;
+    const double whole = (double)tiles / (double)(threads * rounds * job->most), shared = 0.93 * (double)panels / (double)(threads * ceil_div(panels, threads));
+    return shared > whole;
+}
+
 static int FN(winograd)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    FN(winograd_job) job = FN(winograd_job_of)(g, blocking);
+    FN(winograd_job) job = FN(winograd_job_of)(g, blocking, threads);
     job.tensors = tensors;
     job.act = act;
     const long blocks = job.blocks_y * job.blocks_x, tasks = g->n * g->groups * blocks;
-    if (threads == 1 || tasks >= 2 * threads) return pool_run(FN(winograd_task), &job, tasks, threads);
+    if (!FN(share_blocks)(&job, threads)) return pool_run(FN(winograd_task), &job, tasks, threads);
     job.shared = pool_arena(CALL_ARENA, (size_t)job.nh * (size_t)job.nw * (size_t)job.v_stride * sizeof(T));
     if (!job.shared) return OUT_OF_MEMORY;
     int status = 0;
@@ -391,7 +406,7 @@ static int FN(winograd)(const conv_geometry *g, const conv_blocking *blocking, c
 }
 
 static long FN(winograd_workspace)(const conv_geometry *g, const conv_blocking *blocking) {
-    const FN(winograd_job) job = FN(winograd_job_of)(g, blocking);
+    const FN(winograd_job) job = FN(winograd_job_of)(g, blocking, 1);
     return (long)FN(winograd_arena)(&job, 1, NULL);
 }
 
