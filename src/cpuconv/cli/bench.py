@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _summary(report: Report) -> Table:
         table.add_column(f"{title} ({len(results)})", justify="right")
     for name in report.names:
         means = [geometric_mean(r.gflops(name) for r in results if name in r.seconds) for results in classes.values()]
-        table.add_row(ALL[name].title, *(f"{mean:.0f}" for mean in means), style="green" if name in OURS else "")
+        table.add_row(ALL[name].title, *("-" if math.isnan(mean) else f"{mean:.0f}" for mean in means), style="green" if name in OURS else "")
     if report.peers:
         ratios = [[q for r in results if (q := report.ratio(r, report.ours, report.peers))] for results in classes.values()]
         table.add_section()
