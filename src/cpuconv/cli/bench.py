@@ -108,9 +108,9 @@ def _write(report: Report, output: Path) -> list[Path]:
 
     figures, tables = output / "results.json", output / "results.md"
     try:
+        write_json(figures, report)  # first, as all else can be drawn again from it
         pictures = plots.write_all(output, report)
         write_markdown(tables, report, pictures)
-        write_json(figures, report)
     except OSError as e:
         raise click.ClickException(f"cannot write: {e}") from e
     return [tables, figures, *pictures]
