@@ -1,11 +1,14 @@
-"""What all tests share: one fixed Hypothesis profile, and a library whose caches and threads are as at the start."""
+"""What all tests share: one fixed Hypothesis profile, and a library whose caches, wisdom and threads are as at the start."""
 
 import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
 
 import cpuconv
+from cpuconv import wisdom
 
 # The same examples every time; `pytest --hypothesis-profile=explore` looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=100)
@@ -14,6 +17,23 @@ settings.load_profile("fixed")
 
 for name in ("CPUCONV_NUM_THREADS", "CPUCONV_VERBOSE", "CPUCONV_MAX_ISA"):
     os.environ.pop(name, None)
+
+# Now, not in a fixture: plans are made while tests are collected. Subprocesses inherit it.
+os.environ["CPUCONV_CACHE_DIR"] = tempfile.mkdtemp(prefix="cpuconv-tests-")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache_directory():
+    yield
+    shutil.rmtree(os.environ["CPUCONV_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _restore_wisdom():
+    before = wisdom.changes
+    yield
+    if wisdom.changes != before:
+        wisdom.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def test_version() -> None:
     assert run("--version").output == f"cpuconv, version {cpuconv.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("explain",), ("demo",), ("bench",)])
+@pytest.mark.parametrize("command", [(), ("info",), ("explain",), ("demo",), ("bench",), ("tune",), ("wisdom",), ("wisdom", "forget")])
 def test_help(command: tuple[str, ...]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
@@ -92,6 +92,62 @@ def test_explain_refuses(arguments: list[str], message: str) -> None:
     result = run("explain", *arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_tune_then_explain_show_and_forget(tmp_path: Path) -> None:
+    others = [f"n1_ic{ic}_ih8_iw8_oc8_kh1_kw1_s1_p0_d1_g1_f32_nhwc" for ic in (4, 8)]
+    listed = tmp_path / "network.txt"
+    listed.write_text(f"# a network\n\n{others[0]}  # first\n{others[1]}\n")
+    assert "-" in explained_times(others[0])
+    result = run("tune", SPEC, "--file", listed, "--seconds", 3)
+    assert result.exit_code == 0, result.output
+    for spec in (SPEC, *others):
+        assert spec in result.output
+        assert f"{cpuconv.wisdom.measured(cpuconv.Problem.parse(spec), cpuconv.cpu.detect())}" != "{}"
+    assert "-" not in explained_times(others[0])
+
+    assert Path(run("wisdom", "path").output.strip()) == cpuconv.wisdom.path()
+    shown = run("wisdom", "show").output
+    assert all(spec in shown for spec in (SPEC, *others)) and " us" in shown
+    assert run("wisdom", "forget", others[0]).output == "Forgot 1 problem.\n"
+    assert others[0] not in run("wisdom", "show").output
+    assert run("wisdom", "forget", "--all").output == "Forgot 2 problems.\n"
+    assert "Nothing was measured yet" in run("wisdom", "show").output
+
+
+def explained_times(spec: str) -> str:
+    """The measured time of the algorithm chosen, as `explain` shows it."""
+    row = next(line for line in run("explain", spec).output.splitlines() if "●" in line)
+    return row.split()[4]
+
+
+def test_tune_says_for_which_no_time_was_left() -> None:
+    result = run("tune", SPEC, "--seconds", 1e-9)
+    assert result.exit_code == 0
+    assert "No time was left for 1 of 1" in result.output
+
+
+def test_wisdom_show_marks_outdated_figures() -> None:
+    measured = {"im2col": cpuconv.wisdom.Measured(-1, 1e-6), "reference": cpuconv.wisdom.Measured(1, 1e-3)}
+    cpuconv.wisdom.record(cpuconv.Problem.parse(SPEC), cpuconv.cpu.detect(), measured)
+    assert "im2col (outdated)" in run("wisdom", "show").output
+
+
+def test_tune_and_wisdom_refuse(tmp_path: Path) -> None:
+    listed = tmp_path / "network.txt"
+    listed.write_text(f"{SPEC}\nconv3x3\n")
+    for arguments, message in (
+        (["tune"], "Nothing to tune"),
+        (["tune", "conv3x3"], "'conv3x3' is not like"),
+        (["tune", "--file", str(listed)], "line 2: 'conv3x3' is not like"),
+        (["tune", "--file", str(tmp_path / "missing")], "does not exist"),
+        (["tune", SPEC, "--seconds", "0"], "0"),
+        (["wisdom", "forget"], "either SPECs or --all"),
+        (["wisdom", "forget", SPEC, "--all"], "either SPECs or --all"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert message in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

@@ -39,10 +39,12 @@ MAY_IMPORT = {
     "plan": {"cpu", "problem", *LEAVES},
     "reference": {"plan", "problem", *LEAVES},
     "algorithms": {"algorithms", "_jit", "_native", "cpu", "plan", "problem", "reference", "threads", *LEAVES},
-    "planner": {"algorithms", "cpu", "plan", "problem", "verbose", *LEAVES},
+    "wisdom": {"cpu", "problem", *LEAVES},
+    "planner": {"algorithms", "cpu", "plan", "problem", "verbose", "wisdom", *LEAVES},
     "arguments": {"plan", "problem", *LEAVES},
     "options": {"arguments", "plan", "problem", *LEAVES},
-    "layers": {"options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
+    "layers": {"options", "arguments", "planner", "plan", "problem", "threads", "wisdom", *LEAVES},
+    "tuning": {"layers", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
     "functional": {"layers", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
@@ -93,7 +95,10 @@ def fresh(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("heavy", ["numba", "llvmlite", "torch", "scipy", "click", "rich", "matplotlib", "PIL", "ml_dtypes", "multiprocessing"])
+HEAVY = ["numba", "llvmlite", "torch", "scipy", "click", "rich", "matplotlib", "PIL", "ml_dtypes", "multiprocessing", "platformdirs"]
+
+
+@pytest.mark.parametrize("heavy", HEAVY)
 def test_importing_is_light(heavy):
     assert loaded_by_import().isdisjoint({heavy})
 

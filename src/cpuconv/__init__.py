@@ -7,6 +7,7 @@
 (1, 4, 8, 8)
 """
 
+from cpuconv import wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
 from cpuconv.functional import conv2d, flops, output_shape
@@ -14,12 +15,14 @@ from cpuconv.layers import Conv2d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
 from cpuconv.threads import get_num_threads, set_num_threads, threads
+from cpuconv.tuning import Tuned, tune
 from cpuconv.version import __version__
 
 __all__ = [
     "CacheInfo",
     "Conv2d",
     "Problem",
+    "Tuned",
     "UnsupportedError",
     "__version__",
     "algorithms",
@@ -33,4 +36,6 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "threads",
+    "tune",
+    "wisdom",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cpuconv import arguments, planner
+from cpuconv import arguments, planner, wisdom
 from cpuconv.options import Options
 from cpuconv.plan import NUMPY_DTYPES, Array, Plan
 from cpuconv.planner import Budget
@@ -35,7 +35,7 @@ class Conv2d:
     """A 2-D convolution layer (the cross-correlation of deep learning) with fixed weights, for NumPy arrays.
 
     The parameters are those of `conv2d`. The weight is copied and packed for the CPU once; a plan is kept for each shape of
-    input. One layer may be called from many threads at once.
+    input, until new wisdom (`cpuconv.tune`) calls for a new one. One layer may be called from many threads at once.
 
     Parameters
     ----------
@@ -94,6 +94,7 @@ class Conv2d:
         self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias, self.bias))
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
+        self._wisdom = wisdom.changes  # when the plans that are kept were made
         self._lock = threading.Lock()
 
     @staticmethod
@@ -137,7 +138,7 @@ class Conv2d:
         x = arguments.array("x", x)
         residual_array = None if residual is None else arguments.array("residual", residual)
         residual_dtype = arguments.strong_dtype(residual, residual_array)
-        key = (x.shape, x.dtype, residual is not None, residual_dtype)
+        key = (x.shape, x.dtype, residual is not None, residual_dtype, wisdom.changes)
         prepared = self._prepared.get(key) or self._prepare(key, x, residual is not None, residual_dtype)
         if residual_array is not None and residual_array.shape != prepared.shape:
             raise ValueError(f"residual: shape {residual_array.shape} must be the result's shape {prepared.shape}")
@@ -178,8 +179,19 @@ class Conv2d:
         >>> print(Conv2d(np.ones((8, 8, 3, 3), np.float32)).explain((1, 8, 32, 32)))
         n1_ic8_ih32_iw32_oc8_kh3_kw3_s1_p0_d1_g1_f32_nchw: 1.0 MFLOP on ...
         """
+        return planner.explain_table(self.problem(x_shape, dtype), self.budget)
+
+    def problem(self, x_shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, residual: bool = False) -> Problem:
+        """Return the problem that inputs of this shape and type pose, with or without a residual of that type.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> str(Conv2d(np.ones((8, 8, 3, 3), np.float32)).problem((1, 8, 32, 32)))
+        'n1_ic8_ih32_iw32_oc8_kh3_kw3_s1_p0_d1_g1_f32_nchw'
+        """
         result = arguments.result_dtype(np.dtype(dtype), *self._weight_dtypes)
-        return planner.explain_table(self._problem(tuple(x_shape), arguments.COMPUTE_DTYPES[result.name], False), self.budget)
+        return self._problem(tuple(x_shape), arguments.COMPUTE_DTYPES[result.name], residual)
 
     def _problem(self, x_shape: tuple[int, ...], dtype: str, residual: bool) -> Problem:
         return self.options.problem(x_shape, self.weight.shape, dtype, Epilogue(self.bias is not None, residual, self.activation))
@@ -190,6 +202,10 @@ class Conv2d:
         problem = self._problem(x.shape, compute, residual)
         plan = planner.plan(problem, self.budget)
         with self._lock:
+            if self._wisdom != wisdom.changes:
+                self._prepared.clear()
+                self._packed.clear()
+                self._wisdom = wisdom.changes
             packed_key = (plan.weight_format, compute)
             if packed_key not in self._packed:
                 dtype = NUMPY_DTYPES[compute]

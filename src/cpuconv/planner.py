@@ -1,4 +1,4 @@
-"""Picks an algorithm for a problem: the fastest, by the algorithms' own estimates, that fits the caller's budget."""
+"""Picks an algorithm for a problem: the fastest that fits the caller's budget, by what was measured here or else by estimates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cpuconv import cpu as cpu_module
-from cpuconv import verbose
+from cpuconv import verbose, wisdom
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.cpu import Cpu
 from cpuconv.errors import UnsupportedError
@@ -33,11 +33,20 @@ class Budget:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row of `explain`: an algorithm and what it, or the budget, says of the problem."""
+    """One row of `explain`: an algorithm, what it or the budget says of the problem, and its measured seconds if wisdom has them.
+
+    `cost` and `measured` are for one image.
+    """
 
     algorithm: Algorithm
     cost: Cost | None
     rejection: Rejection | None
+    measured: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Measured, or else predicted; 0 for an algorithm that does not apply."""
+        return self.measured or (self.cost.seconds if self.cost else 0.0)
 
 
 class CacheInfo(NamedTuple):
@@ -50,19 +59,20 @@ class CacheInfo(NamedTuple):
     misses: int
 
 
+Key = tuple[Problem, Budget, Cpu, int]  # the number is that of wisdom's changes: after each one all plans are made anew
 PLAN_BYTES = 4096  # a plan's Python and C objects; none holds arrays
 
 
 class PlanCache:
-    """Plans by (problem, budget, CPU), the least recently used dropped first; safe under threads."""
+    """Plans by problem, budget, CPU and state of the wisdom, the least recently used dropped first; safe under threads."""
 
     def __init__(self, limit: int = 4 << 20) -> None:
         self.limit = limit
         self._lock = threading.Lock()
-        self._plans: OrderedDict[tuple[Problem, Budget, Cpu], Plan] = OrderedDict()
+        self._plans: OrderedDict[Key, Plan] = OrderedDict()
         self._hits = self._misses = 0
 
-    def get(self, key: tuple[Problem, Budget, Cpu]) -> Plan | None:
+    def get(self, key: Key) -> Plan | None:
         with self._lock:
             plan = self._plans.get(key)
             if plan is None:
@@ -72,7 +82,7 @@ class PlanCache:
                 self._plans.move_to_end(key)
             return plan
 
-    def put(self, key: tuple[Problem, Budget, Cpu], plan: Plan) -> None:
+    def put(self, key: Key, plan: Plan) -> None:
         with self._lock:
             self._plans[key] = plan
             while len(self._plans) * PLAN_BYTES > self.limit:
@@ -142,23 +152,27 @@ def named(name: str) -> tuple[Algorithm, ...]:
 
 
 def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
-    """Every algorithm that the budget names, fastest first, those that do not apply last."""
-    rows = [_judge(a, problem, budget, cpu) for a in named(budget.algorithm)]
+    """Every algorithm that the budget names, the choice first, those that do not apply last.
 
-    def rank(row: Candidate) -> tuple[bool, float]:
-        seconds = row.cost.seconds + budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
-        return row.rejection is not None, seconds
+    Measured ones come before all others: one that was left out of the measuring was out of the question.
+    """
+    known = wisdom.measured(problem, cpu)
+    rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in named(budget.algorithm)]
+
+    def rank(row: Candidate) -> tuple[bool, bool, float]:
+        packing = budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
+        return row.rejection is not None, row.measured is None, row.seconds + packing
 
     return sorted(rows, key=rank)
 
 
-def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu) -> Candidate:
+def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu, measured: float | None) -> Candidate:
     rejection = algorithm.supports(problem, cpu)
     if rejection:
         return Candidate(algorithm, None, rejection)
     # The choice is made per image, so that one image gives the same bits alone and in a batch.
     cost = algorithm.estimate(problem.per_image, cpu)
-    return Candidate(algorithm, cost, _over_budget(algorithm, cost, problem, budget))
+    return Candidate(algorithm, cost, _over_budget(algorithm, cost, problem, budget), measured)
 
 
 def _over_budget(algorithm: Algorithm, cost: Cost, problem: Problem, budget: Budget) -> Rejection | None:
@@ -175,30 +189,45 @@ def _over_budget(algorithm: Algorithm, cost: Cost, problem: Problem, budget: Bud
     return None
 
 
-def plan(problem: Problem, budget: Budget, cpu: Cpu | None = None) -> Plan:
-    """The plan for a problem: from the cache, or made and kept.
+def choose(problem: Problem, budget: Budget, cpu: Cpu) -> Candidate:
+    """The first of the candidates.
 
     Raises
     ------
     UnsupportedError
         If no algorithm that `budget` names does the problem within it; the message gives each one's reason.
     """
-    cpu = cpu or cpu_module.detect()
-    key = (problem, budget, cpu)
-    if (found := _cache.get(key)) is not None:
-        return found
     rows = candidates(problem, budget, cpu)
     if rows[0].rejection:
         reasons = "; ".join(f"{row.algorithm.name}: {row.rejection.reason}" for row in rows if row.rejection)
         raise UnsupportedError(f"algorithm {budget.algorithm!r} cannot do {problem}: {reasons}")
-    made = rows[0].algorithm.build(problem, cpu)
-    verbose.log(f"plan {problem} {rows[0].algorithm.name} predicted {made.cost.seconds * 1e6:.1f} us on {cpu.isa}")
+    return rows[0]
+
+
+def plan(problem: Problem, budget: Budget, cpu: Cpu | None = None) -> Plan:
+    """The plan for a problem: from the cache, or made and kept.
+
+    Raises
+    ------
+    UnsupportedError
+        As `choose`.
+    """
+    cpu = cpu or cpu_module.detect()
+    key = (problem, budget, cpu, wisdom.changes)
+    if (found := _cache.get(key)) is not None:
+        return found
+    best = choose(problem, budget, cpu)
+    made = best.algorithm.build(problem, cpu)
+    measured = f", measured {best.measured * 1e6:.1f} us an image," if best.measured else ""
+    verbose.log(f"plan {problem} {best.algorithm.name} predicted {made.cost.seconds * 1e6:.1f} us{measured} on {cpu.isa}")
     _cache.put(key, made)
     return made
 
 
 def explain(problem: Problem | str, *, algorithm: str = "auto", accuracy: float | str | None = None, workspace_limit: int | None = None) -> str:
     """Return a table of every algorithm's own figures on a problem, the chosen one marked, with the reasons of those that were not.
+
+    Times are for one thread. Those measured by `tune`, on one image, are multiplied by the size of the batch.
 
     Parameters
     ----------
@@ -224,16 +253,17 @@ def explain(problem: Problem | str, *, algorithm: str = "auto", accuracy: float 
 
 def explain_table(problem: Problem, budget: Budget) -> str:
     cpu = cpu_module.detect()
-    head = ("", "algorithm", "predicted us", "workspace/thread", "packed weight", "error bound", "why not")
+    head = ("", "algorithm", "predicted us", "measured us", "workspace/thread", "packed weight", "error bound", "why not")
     rows: list[tuple[str, ...]] = [head]
     for i, row in enumerate(candidates(problem, budget, cpu)):
         mark = "*" if i == 0 and not row.rejection else ""
-        figures = ["-"] * 4
+        figures = ["-"] * 5
         if row.cost:
             cost = row.algorithm.estimate(problem, cpu)
-            figures = [f"{cost.seconds * 1e6:.1f}", f"{cost.workspace:,}", f"{cost.packed:,}", f"{cost.error:.1e}"]
+            measured = f"{row.measured * problem.n * 1e6:.1f}" if row.measured else "-"
+            figures = [f"{cost.seconds * 1e6:.1f}", measured, f"{cost.workspace:,}", f"{cost.packed:,}", f"{cost.error:.1e}"]
         rows.append((mark, row.algorithm.name, *figures, row.rejection.reason if row.rejection else ""))
-    width = [max(len(row[i]) for row in rows) for i in range(6)]
+    width = [max(len(row[i]) for row in rows) for i in range(7)]
     lines = [f"{problem}: {problem.flops / 1e6:.1f} MFLOP on {cpu.isa}, {cpu.model} (* chosen)"]
     for *figures, reason in rows:
         cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(figures, width, strict=True))]

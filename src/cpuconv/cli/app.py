@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cpuconv import cpu, planner
+from cpuconv.cli import specs
 from cpuconv.cli.bench import bench
 from cpuconv.cli.demo import demo
+from cpuconv.cli.tune import tune, wisdom
 from cpuconv.config import configuration
 from cpuconv.planner import Budget
 from cpuconv.problem import Problem
@@ -30,13 +32,6 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
-
-
-def _problem(text: str) -> Problem:
-    try:
-        return Problem.parse(text)
-    except ValueError as e:
-        raise click.BadParameter(str(e).removeprefix("spec: ")) from e
 
 
 def _accuracy(text: str) -> float | str:
@@ -61,8 +56,8 @@ def app() -> None:
     """
 
 
-app.add_command(bench)
-app.add_command(demo)
+for command in (bench, demo, tune, wisdom):
+    app.add_command(command)
 
 
 @app.command()
@@ -77,7 +72,7 @@ def info() -> None:
 
 
 @app.command()
-@click.argument("problem", type=_problem, metavar="SPEC")
+@click.argument("problem", type=specs.problem, metavar="SPEC")
 @click.option("--accuracy", type=_accuracy, metavar="X|strict", help="Largest error allowed, relative to max|y|; strict: plain summation only.")
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), default="auto", metavar="NAME", help=f"Consider only {', '.join(ALGORITHMS[1:])}.")
 @click.option("--workspace-limit", type=click.IntRange(min=0), metavar="BYTES", help="What scratch and packed weight may take.")
@@ -93,14 +88,15 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
     machine = cpu.detect()
     rows = planner.candidates(problem, Budget(algorithm, accuracy, workspace_limit), machine)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for title in ("", "algorithm", "predicted", "workspace", "packed weight", "error"):
+    for title in ("", "algorithm", "predicted", "measured", "workspace", "packed weight", "error"):
         table.add_column(title, justify="right" if title not in ("", "algorithm") else "left", no_wrap=True)
     for row in rows:
         if row.cost:
             cost = row.algorithm.estimate(problem, machine)
             chosen = row is rows[0] and not row.rejection
             style = "bold green" if chosen else "dim" if row.rejection else ""
-            figures = (f"{cost.seconds * 1e6:,.1f} us", _bytes(cost.workspace), _bytes(cost.packed), f"{cost.error:.1e}")
+            measured = specs.microseconds(row.measured * problem.n) if row.measured else "-"
+            figures = (specs.microseconds(cost.seconds), measured, _bytes(cost.workspace), _bytes(cost.packed), f"{cost.error:.1e}")
             table.add_row("●" if chosen else "", row.algorithm.name, *figures, style=style)
     reasons = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
@@ -112,7 +108,7 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
     console.print(f"{problem.flops / 1e6:,.1f} MFLOP on {machine.isa}, {machine.model}")
     console.print(table)
     console.print("● chosen" if not rows[0].rejection else "No algorithm fits.", style="green" if not rows[0].rejection else "bold red")
-    console.print("Predicted for one thread, workspace for each thread, error relative to max|y|.", style="dim")
+    console.print("Times are for one thread (\"cpuconv tune\" measures them), workspace for each thread, error relative to max|y|.", style="dim")
     if reasons.row_count:
         console.print("\nNot taken:")
         console.print(reasons)
