@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _summary(report: Report) -> Table:
         table.add_column(f"{title} ({len(results)})", justify="right")
     for name in report.names:
         means = [geometric_mean(r.gflops(name) for r in results if name in r.seconds) for results in classes.values()]
-        table.add_row(ALL[name].title, *(f"{mean:.0f}" for mean in means), style="green" if name in OURS else "")
+        table.add_row(ALL[name].title, *("-" if math.isnan(mean) else f"{mean:.0f}" for mean in means), style="green" if name in OURS else "")
     if report.peers:
         ratios = [[q for r in results if (q := report.ratio(r, report.ours, report.peers))] for results in classes.values()]
         table.add_section()
@@ -107,9 +108,9 @@ def _write(report: Report, output: Path) -> list[Path]:
 
     figures, tables = output / "results.json", output / "results.md"
     try:
+        write_json(figures, report)  # first, as all else can be drawn again from it
         pictures = plots.write_all(output, report)
         write_markdown(tables, report, pictures)
-        write_json(figures, report)
     except OSError as e:
         raise click.ClickException(f"cannot write: {e}") from e
     return [tables, figures, *pictures]
