@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import math
 from pathlib import Path
 
 from cpuconv._native import core
@@ -58,7 +59,11 @@ class Im2col:
         pixels = p.n * p.oh * p.ow
         # OpenBLAS packs both operands and loses on small ones; a call costs about a microsecond
         efficiency = 0.85 * min(1.0, p.ocg / 64 + 0.1) * min(1.0, p.k / 64 + 0.1) * min(1.0, block / 64)
-        seconds = p.flops / cpu.peak(p.dtype) / efficiency + pixels / block * p.groups * 1e-6
+        calls = math.ceil(pixels / block) * p.groups
+        seconds = p.flops / cpu.peak(p.dtype) / efficiency + calls * 1e-6
+        if pointwise and p.layout == "nchw" and p.ocg <= 4:
+            # few rows: it streams the pixels once, faster than tiles do
+            seconds = pixels * (p.ic + p.oc) * p.itemsize / (1.6 * cpu.bandwidth(cpu.l3)) * (0.88 + 0.12 * p.ocg) + (calls - 1) * 0.1e-6
         if not pointwise:
             run = p.icg if p.layout == "nhwc" else p.ow / (1 if p.stride[1] == 1 else 8)
             seconds += pixels * p.groups * p.k * (1 / cpu.vector_length(p.dtype) + 2 / max(1, run)) * 2 / (1e9 * cpu.ghz)

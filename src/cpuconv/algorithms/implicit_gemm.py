@@ -67,7 +67,7 @@ class ImplicitGemm:
         if self._channel_rows(p, cpu):
             pixels = p.oh * p.ow
             waste = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
-            compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 4 / p.k)
+            compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 24 / (p.k * min(p.ocg, 6)))
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
                 steps = 3 / vl + 8 / p.ow if p.stride[1] == 1 else 1
                 compute += p.n * p.groups * pixels * p.k * steps * cycle
