@@ -388,10 +388,12 @@ static int FN(share_blocks)(const FN(winograd_job) *job, int threads) {
 
 static int FN(winograd)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
     FN(winograd_job) job = FN(winograd_job_of)(g, blocking, threads);
+    const int share = FN(share_blocks)(&job, threads);
+    if (share) job = FN(winograd_job_of)(g, blocking, 1); /* whole blocks: each reads the weight once */
     job.tensors = tensors;
     job.act = act;
     const long blocks = job.blocks_y * job.blocks_x, tasks = g->n * g->groups * blocks;
-    if (!FN(share_blocks)(&job, threads)) return pool_run(FN(winograd_task), &job, tasks, threads);
+    if (!share) return pool_run(FN(winograd_task), &job, tasks, threads);
     job.shared = pool_arena(CALL_ARENA, (size_t)job.nh * (size_t)job.nw * (size_t)job.v_stride * sizeof(T));
     if (!job.shared) return OUT_OF_MEMORY;
     int status = 0;
