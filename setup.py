@@ -2,6 +2,7 @@
 
 import importlib.util
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -9,8 +10,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 NATIVE = Path("src/cpuconv/_native")
-# Contraction is what makes a*b+c an FMA; without errno and traps the compiler may vectorise selections.
-FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0", "-pthread", "-fvisibility=hidden"]
+# Contraction is what makes a*b+c an FMA; without errno and traps the compiler may vectorise selections. Loops that clear or copy a few vectors
+# stay loops: calls of memset and memcpy cost more.
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+         "-fno-tree-loop-distribute-patterns", "-g0", "-pthread", "-fvisibility=hidden"]
 
 spec = importlib.util.spec_from_file_location("isa", NATIVE / "isa.py")
 isa = importlib.util.module_from_spec(spec)
@@ -20,11 +23,12 @@ ISAS = isa.isas_of(sysconfig.get_platform().rsplit("-", 1)[-1])  # the target's,
 
 class BuildExt(build_ext):
     def build_extension(self, ext):
-        for row in ISAS:
+        def objects(row):
             source = str(NATIVE / "ukernels" / f"{row.symbol}.c")
-            ext.extra_objects += self.compiler.compile(
-                [source], output_dir=self.build_temp, extra_postargs=[*FLAGS, *row.flags], depends=ext.depends
-            )
+            return self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=[*FLAGS, *row.flags], depends=ext.depends)
+
+        with ThreadPoolExecutor() as pool:
+            ext.extra_objects += [o for some in pool.map(objects, ISAS) for o in some]
         super().build_extension(ext)
 
 

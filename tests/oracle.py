@@ -80,6 +80,14 @@ def tolerance(problem: Problem, error: float, conv: np.ndarray) -> float:
     return bound
 
 
+def view(shape: tuple[int, ...], layout: str, dtype) -> np.ndarray:
+    """A view of that shape into NaN: every second row and pixel of some of the channels of a larger array."""
+    n, c, h, w = shape if layout == "nchw" else (shape[0], shape[3], *shape[1:3])
+    if layout == "nchw":
+        return np.full((n, c + 1, 2 * h + 1, 2 * w + 3), np.nan, dtype)[:, 1:, 1::2, 3::2]
+    return np.full((n, 2 * h + 1, 2 * w + 3, c + 2), np.nan, dtype)[:, 1::2, 3::2, 1:-1]
+
+
 def run(plan, arrays: Arrays, threads: int = 1) -> np.ndarray:
     """One call of a plan into an array of NaN, so that what is not written shows."""
     packed = plan.pack(arrays.weight, arrays.bias)

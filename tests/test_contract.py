@@ -9,7 +9,23 @@ from cpuconv import reference
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.plan import NUMPY_DTYPES
 from cpuconv.problem import Activation
-from oracle import CPUS, Arrays, case_id, cases, check_normal, integers, linear, make, normal, normal_results, run, seed, tolerance, with_epilogue
+from oracle import (
+    CPUS,
+    Arrays,
+    case_id,
+    cases,
+    check_normal,
+    integers,
+    linear,
+    make,
+    normal,
+    normal_results,
+    run,
+    seed,
+    tolerance,
+    view,
+    with_epilogue,
+)
 from shapes import FEW, PROBLEMS, both_layouts, with_dtype
 
 ALL = both_layouts(PROBLEMS)
@@ -128,6 +144,20 @@ def test_cancellation(algorithm, problem, cpu):
         assert (error <= problem.k * eps * sizes).all()
     else:
         assert error.max() <= (problem.k * eps + plan.cost.error) * sizes.max()
+
+
+@each([with_epilogue(p, RELU) for p in ALL])
+def test_views_are_read_and_written_in_place(algorithm, problem, cpu):
+    plan, arrays = algorithm.build(problem, cpu), normal(problem)
+    if not plan.strided:
+        return
+    expected, packed = run(plan, arrays), plan.pack(arrays.weight, arrays.bias)
+    x, y = (view(shape, problem.layout, np.float32) for shape in (problem.x_shape, problem.y_shape))
+    x[...], y[...] = arrays.x, arrays.residual
+    plan.run(x, packed, y, y, 2)  # the residual is the output itself
+    np.testing.assert_array_equal(y, expected)
+    whole = y.base
+    assert np.isfinite(whole).sum() == np.isfinite(y).sum()
 
 
 @each([with_epilogue(p) for p in both_layouts(PROBLEMS) if p.n], HERE, plain=True)

@@ -47,6 +47,11 @@ class Plan(Protocol):
     @property
     def cost(self) -> Cost: ...
     @property
+    def strided(self) -> bool:
+        """Whether `run` takes x, residual and out as views: strides positive, and in NHWC channels side by side."""
+        ...
+
+    @property
     def weight_format(self) -> Hashable:
         """Equal for two plans of one layer if the packed weight of one serves the other."""
         ...
@@ -56,7 +61,10 @@ class Plan(Protocol):
         ...
 
     def run(self, x: Array, packed: Any, residual: Array | None, out: Array, threads: int) -> None:
-        """Compute into `out`. All arrays are C-contiguous, of the problem's shapes and dtype."""
+        """Compute into `out`. Arrays are of the problem's shapes and dtype, and C-contiguous unless the plan is `strided`.
+
+        `residual` may be `out` itself; residual and out then have the same strides.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uintptr_t
 
 
@@ -11,12 +11,16 @@ cdef extern from "ukernels/conv.h" nogil:
     ctypedef struct conv_activation:
         int kind
         double a, b
+    ctypedef struct conv_strides:
+        long image, channel, row, pixel
     ctypedef struct conv_tensors:
         const void *x
         const void *weight
         const void *bias
         const void *residual
         void *y
+        const void *x_end
+        conv_strides xs, ys
     ctypedef struct conv_blocking:
         long block, channels, kc
         int mh, mw
@@ -87,9 +91,9 @@ cdef class Buffer:
     cdef Py_buffer view
     cdef bint held
 
-    def __cinit__(self, array, bint writable=False):
+    def __cinit__(self, array, bint writable=False, bint strided=False):
         if array is not None:
-            PyObject_GetBuffer(array, &self.view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+            PyObject_GetBuffer(array, &self.view, (PyBUF_STRIDES if strided else PyBUF_SIMPLE) | (PyBUF_WRITABLE if writable else 0))
             self.held = True
 
     def __dealloc__(self):
@@ -98,6 +102,21 @@ cdef class Buffer:
 
     cdef void *pointer(self) noexcept:
         return self.view.buf if self.held else NULL
+
+    cdef const void *end(self) noexcept:
+        """One past the last element, of an image array that is not empty."""
+        cdef size_t offset = self.view.itemsize
+        for i in range(self.view.ndim):
+            offset += (self.view.shape[i] - 1) * self.view.strides[i]
+        return <const char *>self.view.buf + offset
+
+    cdef conv_strides strides(self, bint nhwc) noexcept:
+        """Of an image array, in elements."""
+        cdef conv_strides s
+        cdef Py_ssize_t size = self.view.itemsize
+        s.image, s.channel = self.view.strides[0] // size, self.view.strides[3 if nhwc else 1] // size
+        s.row, s.pixel = self.view.strides[1 if nhwc else 2] // size, self.view.strides[2 if nhwc else 3] // size
+        return s
 
 
 cpdef enum:
@@ -161,10 +180,14 @@ cdef class Convolution:
                 self.family.gemm_pack(&self.g, w.view.buf, p.view.buf)
 
     def run(self, x, weight, bias, residual, y, int threads):
-        cdef Buffer bx = Buffer(x), bw = Buffer(weight), bb = Buffer(bias), br = Buffer(residual), by = Buffer(y, True)
+        cdef Buffer bx = Buffer(x, strided=True), bw = Buffer(weight), bb = Buffer(bias), br = Buffer(residual, strided=True)
+        cdef Buffer by = Buffer(y, True, True)
         cdef conv_tensors t
         cdef int status = 0
+        if self.g.n == 0:
+            return
         t.x, t.weight, t.bias, t.residual, t.y = bx.pointer(), bw.pointer(), bb.pointer(), br.pointer(), by.pointer()
+        t.x_end, t.xs, t.ys = bx.end(), bx.strides(self.g.nhwc), by.strides(self.g.nhwc)
         with nogil:
             if self.kind == IMPLICIT_GEMM:
                 status = self.family.implicit_gemm(&self.g, &self.blocking, &t, self.act, threads)

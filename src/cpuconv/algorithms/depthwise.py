@@ -11,7 +11,7 @@ from cpuconv.problem import Problem
 
 class Depthwise:
     name = "depthwise"
-    version = 1
+    version = 2
     plain = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
@@ -21,12 +21,14 @@ class Depthwise:
         return native.unsupported_epilogue(problem)
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band: two in place; through strips as many as stay in half of L2, at least 4 times the rows that bands share."""
+        """Output rows of a band: two of NHWC in place; of planes as many as half of L1 holds, of strips half of L2; at least 4 times those that
+        bands share."""
         vl = cpu.vector_length(p.dtype)
         if p.layout == "nhwc" and p.ic >= vl:
             return native.Blocking(2)
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * vl * p.itemsize)
+        row = (p.iw * p.stride[0] + p.ow) * p.itemsize
+        rows = cpu.l1 // 2 // row if p.layout == "nchw" else cpu.l2 // 2 // (row * vl)
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
@@ -52,4 +54,4 @@ class Depthwise:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.DEPTHWISE, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution)
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, rewrites=True)

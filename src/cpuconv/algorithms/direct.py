@@ -100,6 +100,7 @@ class DirectPlan:
     context: Array = field(repr=False)  # a record of _jit.direct.CONTEXT, but for `run`'s arguments, as words: these are quick to copy
     count: int  # blocks or bands of an image
     blocks: Array = field(repr=False)
+    strided: bool = False
 
     def pack(self, weight: Array, bias: Array | None) -> Packed:
         p, t, dtype = self.problem, self.tiling, NUMPY_DTYPES[self.problem.dtype]

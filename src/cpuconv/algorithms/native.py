@@ -72,6 +72,8 @@ class NativePlan:
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
     packs: bool = True  # the kernel reads the weight in a form of its own
+    strided: bool = True  # takes views of x, residual and out
+    rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
 
@@ -89,4 +91,9 @@ class NativePlan:
         return Packed(packed, values)
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
-        self.convolution.run(x, packed.weight, packed.bias, residual, out, threads)
+        y = np.empty(out.shape, out.dtype) if self.rewrites and residual is out else out
+        if y is not out:
+            residual = out.copy(order="C")
+        self.convolution.run(x, packed.weight, packed.bias, residual, y, threads)
+        if y is not out:
+            out[...] = y

@@ -16,6 +16,7 @@ class ReferencePlan:
     problem: Problem
     cost: Cost
     weight_format: Hashable = "reference"
+    strided: bool = True
 
     def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array | None]:
         return weight, bias

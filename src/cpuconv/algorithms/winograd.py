@@ -1,17 +1,20 @@
-"""`winograd_f2x3`, `winograd_f4x3`, `winograd_f6x3`: 3x3 stride 1 with 2.25, 4 or 5.06 times fewer multiplications.
+"""`winograd_f4x3` and its kin: stride 1 (and 3x3 of stride 2) with up to 5 times fewer multiplications, by Cook-Toom interpolation.
 
-Blocks of tiles are transformed into scratch that stays in L2, multiplied by the transformed weight in n*n matrix products, and
-transformed back. NaN and infinity may spread over the tile that they fall in.
+F(m,r) makes m outputs of r taps along an axis; an axis of one tap has no transform. Blocks of tiles are transformed into scratch that stays in
+L2, multiplied by the transformed weight in a batch of matrix products, and transformed back. Dilated convolutions are interleaved ones without
+dilation. NaN and infinity may spread over the tile that they fall in.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from cpuconv._native import core
 from cpuconv.algorithms import cook_toom, native
 from cpuconv.cpu import Cpu
-from cpuconv.plan import Cost, Rejection
+from cpuconv.plan import Array, Cost, Rejection
 from cpuconv.problem import Problem
 
 SCRATCH = 3 << 20  # bytes that a block's transformed tiles may take
@@ -19,71 +22,99 @@ SCRATCH = 3 << 20  # bytes that a block's transformed tiles may take
 SUM = 256  # input channels summed in one chain: more would err more
 
 # Largest error seen, relative to max|y| and in units of rounding, of 1 channel and its growth with the root of their number,
-# on random data, with a margin.
-ERROR = {2: (10.0, 0.8), 4: (40.0, 3.5), 6: (200.0, 20.0)}
+# on random data, with a margin; by points along an axis, for both axes and for one.
+ERROR = {4: (10.0, 0.8), 6: (40.0, 3.5), 8: (200.0, 20.0)}
+ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.5), 8: (25.0, 2.5)}
 
 
 class Winograd:
-    version = 1
+    """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
+
+    version = 2
     plain = False
 
-    def __init__(self, m: int) -> None:
-        self.m = m
-        self.name = f"winograd_f{m}x3"
+    def __init__(self, m: int, r: int, stride: int = 1) -> None:
+        self.m, self.r, self.stride = m, r, stride
+        self.name = f"winograd_f{m}x{r}" + ("s2" if stride == 2 else "")
+        self.points = m + (2 if stride == 2 else r) - 1
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
-        p = problem
-        if (p.kh, p.kw) != (3, 3):
-            return Rejection(f"kernel size {p.kh}x{p.kw} is not 3x3")
-        if p.stride != (1, 1):
-            return Rejection(f"stride {p.stride} is not 1")
-        if p.dilation != (1, 1):
+        p, r = problem, self.r
+        if (p.kh, p.kw) not in ([(r, r)] if self.stride == 2 else [(r, r), (1, r), (r, 1)]):
+            kinds = f"{r}x{r}" if self.stride == 2 else f"{r}x{r}, 1x{r} or {r}x1"
+            return Rejection(f"kernel size {p.kh}x{p.kw} is not {kinds}")
+        if p.stride != (self.stride, self.stride):
+            return Rejection(f"stride {p.stride} is not {self.stride}")
+        if self.stride == 2 and p.dilation != (1, 1):
             return Rejection(f"dilation {p.dilation} is not 1")
         return native.unsupported_epilogue(problem)
 
+    def _tile(self, taps: int) -> tuple[int, int, int]:
+        """Of an axis: outputs of a tile, elements of a tile, points of the weight."""
+        if taps == 1:
+            return 1, 1, 1
+        return self.m, self.stride * (self.m - 1) + taps, self.points + (self.stride - 1)
+
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        n = self.m + 2
+        (mh, nh, _), (mw, nw, _) = self._tile(p.kh), self._tile(p.kw)
         vl = cpu.vector_length(p.dtype)
         channels = math.ceil(p.icg / vl) * vl
-        tile_bytes = n * n * channels * p.itemsize
+        tile_bytes = nh * nw * channels * p.itemsize
         # V in half of L2, but never so few tiles that reading the weight from memory binds
         tiles = max(cpu.l2 // 2 // tile_bytes, 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
-        points = tuple(map(float, cook_toom.POINTS[n]))
-        return native.Blocking(tiles, kc=SUM, mh=self.m, mw=self.m, points=points)
+        points = tuple(map(float, cook_toom.POINTS[self.points]))
+        return native.Blocking(tiles, kc=SUM, mh=mh, mw=mw, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
-        p, n = problem, self.m + 2
+        p = problem
+        (mh, nh, _), (mw, nw, _) = self._tile(p.kh), self._tile(p.kw)
         vl = cpu.vector_length(p.dtype)
         convolution = self._convolution(p, cpu)
-        tiles = p.n * p.groups * math.ceil(p.oh / self.m) * math.ceil(p.ow / self.m)
+        (dh, dw), n = p.dilation, nh * nw
+        tiles = p.n * p.groups * dh * math.ceil(math.ceil(p.oh / dh) / mh) * dw * math.ceil(math.ceil(p.ow / dw) / mw)
         lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg)
         weight = convolution.packed_size() * p.itemsize
-        gemm = 2 * tiles * n * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 10 / p.icg)
+        gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 10 / p.icg)
         # the weight is read once for each block of tiles
         blocks = math.ceil(tiles / self.blocking(p, cpu).block)
         gemm = max(gemm / 0.9, blocks * weight / cpu.bandwidth(weight))
-        # n*n loads and stores and 2n one-dimensional transforms of n elements, per vector of channels
+        # n loads and stores and one-dimensional transforms, per vector of channels
         ic_vectors, oc_vectors = math.ceil(p.icg / vl), math.ceil(lanes / vl)
         passes = 1 if p.layout == "nhwc" else 1.6  # NCHW: and the transposes
-        transforms = passes * tiles * (ic_vectors + oc_vectors) * n * n * 5 / (1e9 * cpu.ghz)
+        transforms = passes * tiles * (ic_vectors + oc_vectors) * n * 5 / (1e9 * cpu.ghz)
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         seconds = 2e-6 + gemm + max(transforms, traffic / cpu.bandwidth(traffic))
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
-        one, growth = ERROR[self.m]
+        one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM)))
-        return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * n * n * 1.3e-9)
+        return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * weight / (p.ic * p.oc * p.itemsize) * 1.3e-9)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:
         return core.Convolution(
             cpu.isa, p.dtype, core.WINOGRAD, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
 
+    def _weight_transform(self, taps: int) -> Array:
+        """G of an axis. Stride 2: the outer taps meet the even samples, the middle one the odd samples."""
+        if taps == 1:
+            return np.ones((1, 1))
+        if self.stride == 1:
+            return cook_toom.weight_transform(self.points, taps)
+        g = np.zeros((self.points + 1, taps))
+        g[:-1, ::2] = cook_toom.weight_transform(self.points, 2)
+        g[-1, 1] = 1
+        return g
+
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
-        g = cook_toom.weight_transform(self.m + 2, 3)
+        transforms = self._weight_transform(problem.kh), self._weight_transform(problem.kw)
         return native.NativePlan(
-            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), transforms=(g, g)
+            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), transforms=transforms
         )
 
 
-WINOGRADS = tuple(Winograd(m) for m in (2, 4, 6))
+WINOGRADS = (
+    Winograd(2, 3), Winograd(4, 3), Winograd(6, 3), Winograd(5, 3, stride=2),
+    Winograd(5, 2), Winograd(3, 4), Winograd(2, 5), Winograd(4, 5), Winograd(2, 7),
+)  # fmt: skip
+"""Tiles of 4, 6 and 8 points: more would err too much in float32."""

@@ -7,7 +7,7 @@ typedef struct {
 
 /* The runs of the output pixels [p0, p1) for one tap; they are the same for all channels. Returns their number, at most 3 for each row
    of pixels. */
-INLINE long FN(column_runs)(const conv_geometry *g, long p0, long p1, long ky, long kx, FN(run) *runs) {
+INLINE long FN(column_runs)(const conv_geometry *g, const conv_strides *s, long p0, long p1, long ky, long kx, FN(run) *runs) {
     long y = p0 / g->ow, x = p0 % g->ow, count = 0, to = 0;
     for (long left = p1 - p0; left > 0; y++, x = 0) {
         const long n = MIN(left, g->ow - x), iy = y * g->sh - g->pt + ky * g->dh, ix = x * g->sw - g->pl + kx * g->dw;
@@ -15,11 +15,11 @@ INLINE long FN(column_runs)(const conv_geometry *g, long p0, long p1, long ky, l
         const int above = iy < 0 || iy >= g->ih;
         const long before = above ? n : ix >= 0 ? 0 : MIN(n, ceil_div(-ix, g->sw));
         const long inside = above ? n : ix >= g->iw ? before : MAX(before, MIN(n, (g->iw - 1 - ix) / g->sw + 1));
-        const FN(run) pieces[3] = {{to, -1, before}, {to + before, iy * g->iw + ix + before * g->sw, inside - before}, {to + inside, -1, n - inside}};
+        const FN(run) pieces[3] = {{to, -1, before}, {to + before, iy * s->row + (ix + before * g->sw) * s->pixel, inside - before}, {to + inside, -1, n - inside}};
         for (int i = 0; i < 3; i++) {
             if (!pieces[i].count) continue;
             FN(run) *last = runs + count - 1;
-            const int same = count && (pieces[i].from < 0 ? last->from < 0 : last->from >= 0 && last->from + last->count * g->sw == pieces[i].from);
+            const int same = count && (pieces[i].from < 0 ? last->from < 0 : last->from >= 0 && last->from + last->count * g->sw * s->pixel == pieces[i].from);
             if (same) last->count += pieces[i].count;
             else runs[count++] = pieces[i];
         }
@@ -30,13 +30,13 @@ INLINE long FN(column_runs)(const conv_geometry *g, long p0, long p1, long ky, l
 }
 
 /* One row of the column matrix, from the plane of one channel. */
-INLINE void FN(column_row)(const FN(run) *runs, long count, long sw, const T *plane, T *to) {
+INLINE void FN(column_row)(const FN(run) *runs, long count, long step, const T *plane, T *to) {
     for (const FN(run) *r = runs; r < runs + count; r++) {
         T *at = to + r->to;
         const T *from = plane + r->from;
         if (r->from < 0) FN(zero)(at, r->count);
-        else if (sw == 1) FN(copy)(at, from, r->count);
+        else if (step == 1) FN(copy)(at, from, r->count);
         else
-            for (long i = 0; i < r->count; i++) at[i] = from[i * sw];
+            for (long i = 0; i < r->count; i++) at[i] = from[i * step];
     }
 }

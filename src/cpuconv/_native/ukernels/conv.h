@@ -16,9 +16,16 @@ typedef struct {
     double a, b; /* clip: low, high; leaky_relu: slope */
 } conv_activation;
 
+/* Elements between two images, channels, rows and pixels. NHWC: channels lie side by side. */
 typedef struct {
-    const void *x, *weight, *bias, *residual; /* weight: packed; bias: packed, never NULL; residual: may be NULL */
+    long image, channel, row, pixel;
+} conv_strides;
+
+typedef struct {
+    const void *x, *weight, *bias, *residual; /* weight: packed; bias: packed, never NULL; residual: may be NULL or y */
     void *y;
+    const void *x_end;   /* nothing from here on is read */
+    conv_strides xs, ys; /* of x; of y and residual */
 } conv_tensors;
 
 /* cblas_sgemm or cblas_dgemm of a BLAS with 32-bit ints that was set to one thread. */

@@ -1,7 +1,7 @@
 /* Depthwise convolution (one input channel an output channel), any kernel size, stride and dilation. A vector holds VL channels
    of a pixel; a block of two rows of XB output pixels stays in registers while the taps pass. A block finds its input pixels
    through a table of pointers, as in XNNPACK, made once for all channels; those of padding point at zeros. NHWC is read in
-   place; NCHW, and fewer than VL channels, pass through channel-last strips of VL channels. */
+   place; fewer than VL channels, and NCHW that the kernels of depthwise_planes.h do not do, pass through strips of VL channels. */
 #if NV_MAX == 4
 #define XB 8
 #else
@@ -162,15 +162,16 @@ static int FN(depthwise_task)(void *context, long index) {
     T *zeros = take(&s, zero_bytes);
     const T **table = take(&s, table_bytes);
     FN(zero)(zeros, g->ic);
-    const long oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy, at = (image * g->oh + oy) * g->ow * g->oc;
-    const T *residual = job->tensors->residual;
-    const FN(dw_block) block = {.y = (T *)job->tensors->y + at, .residual = residual ? residual + at : NULL, .y_row = g->ow * g->oc, .y_pixel = g->oc, .act = job->act};
-    FN(depthwise_rows)(job, block, (const T *)job->tensors->x + image * g->ih * g->iw * g->ic, g->iw * g->ic, g->ic, 0, oy, count,
+    const conv_tensors *t = job->tensors;
+    const long oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy, at = image * t->ys.image + oy * t->ys.row;
+    const T *residual = t->residual;
+    const FN(dw_block) block = {.y = (T *)t->y + at, .residual = residual ? residual + at : NULL, .y_row = t->ys.row, .y_pixel = t->ys.pixel, .act = job->act};
+    FN(depthwise_rows)(job, block, (const T *)t->x + image * t->xs.image, t->xs.row, t->xs.pixel, 0, oy, count,
                        part(vectors, job->parts, which), part(vectors, job->parts, which + 1), zeros, table);
     return 0;
 }
 
-/* NCHW, or fewer than VL channels: a band of rows of one vector of channels, through strips. */
+/* NCHW that the planes' kernels do not do, or fewer than VL channels: a band of rows of one vector of channels, through strips. */
 static int FN(depthwise_strip_task)(void *context, long index) {
     const FN(depthwise_job) *job = context;
     const conv_geometry *g = job->g;
@@ -184,49 +185,58 @@ static int FN(depthwise_strip_task)(void *context, long index) {
     T *in = take(&s, in_bytes), *out = take(&s, out_bytes), *zeros = take(&s, zero_bytes);
     const T **table = take(&s, table_bytes);
     FN(zero)(zeros, VL);
-    const T *x = job->tensors->x, *end = x + g->n * g->ic * g->ih * g->iw, *residual = job->tensors->residual;
+    const conv_tensors *t = job->tensors;
+    const T *x = (const T *)t->x + image * t->xs.image + top * t->xs.row + c * t->xs.channel, *residual = t->residual;
+    const long at = image * t->ys.image + oy * t->ys.row + c * t->ys.channel;
     FN(dw_block) block = {.lanes = lanes};
     if (g->nhwc) {
-        x += (image * g->ih + top) * g->iw * g->ic + c;
-        for (long i = 0; i < rows * g->iw; i++) STORE(in + i * VL, FN(load_part)(x + i * g->ic, lanes));
-        const long at = (image * g->oh + oy) * g->ow * g->oc + c;
-        block.y = (T *)job->tensors->y + at;
+        for (long y = 0; y < rows; y++)
+            for (long i = 0; i < g->iw; i++) STORE(in + (y * g->iw + i) * VL, FN(load_part)(x + y * t->xs.row + i * t->xs.pixel, lanes));
+        block.y = (T *)t->y + at;
         block.residual = residual ? residual + at : NULL;
-        block.y_row = g->ow * g->oc;
-        block.y_pixel = g->oc;
+        block.y_row = t->ys.row;
+        block.y_pixel = t->ys.pixel;
         block.act = job->act;
         FN(depthwise_rows)(job, block, in, g->iw * VL, VL, top, oy, count, v, v + 1, zeros, table);
         return 0;
     }
-    FN(planes_to_pixels)(x + ((image * g->ic + c) * g->ih + top) * g->iw, g->ih * g->iw, lanes, rows * g->iw, end, in, VL);
+    FN(band_to_pixels)(x, &t->xs, lanes, rows, g->iw, t->x_end, in, VL);
     block.y = out;
     block.y_row = g->ow * VL;
     block.y_pixel = block.lanes = VL;
     FN(depthwise_rows)(job, block, in, g->iw * VL, VL, top, oy, count, v, v + 1, zeros, table);
-    const long plane = g->oh * g->ow, at = (image * g->oc + c) * plane + oy * g->ow;
-    FN(pixels_to_planes)(out, VL, plane, lanes, count * g->ow, residual ? residual + at : NULL, job->act, (T *)job->tensors->y + at);
+    FN(pixels_to_band)(out, VL, &t->ys, lanes, count, g->ow, residual ? residual + at : NULL, job->act, (T *)t->y + at);
     return 0;
 }
 
 static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    const long vectors = ceil_div(g->ic, VL);
-    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1};
-    if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * vectors * job.bands, threads);
-    if (threads > 1) job.parts = MIN(vectors, ceil_div(4 * threads, MAX(1, g->n * job.bands)));
-    return pool_run(FN(depthwise_task), &job, g->n * job.bands * job.parts, threads);
+    const long bands = ceil_div(g->oh, blocking->block), vectors = ceil_div(g->ic, VL);
+    if (FN(plane_kernels)(g)) {
+        /* A task takes enough to repay its start, and what follows in memory, which it fetches ahead. */
+        const long tasks = MAX(1, MIN(g->oc * bands, threads == 1 ? 1 : MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK)));
+        FN(planes_job) job = {g, tensors, act, bands, tasks};
+        return pool_run(FN(planes_task), &job, g->n * tasks, threads);
+    }
+    FN(depthwise_job) job = {g, tensors, act, bands, 1};
+    if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * vectors * bands, threads);
+    if (threads > 1) job.parts = MIN(vectors, ceil_div(4 * threads, MAX(1, g->n * bands)));
+    return pool_run(FN(depthwise_task), &job, g->n * bands * job.parts, threads);
 }
 
-/* Weight (HWIO or OIHW) and bias to [vector][kh kw + 1][VL]: the bias comes last. */
+/* Weight (HWIO or OIHW) and bias to [vector][kh kw + 1][VL], or for planes to [channel][kh kw + 1]: the bias comes last. */
 static void FN(depthwise_pack)(const conv_geometry *g, const void *weight, const void *bias, void *packed) {
-    const long taps = g->kh * g->kw;
+    const long taps = g->kh * g->kw, width = FN(plane_kernels)(g) ? 1 : VL;
     const int shifted = g->nhwc && g->ic >= VL;
     T *to = packed;
-    for (long v = 0; v < ceil_div(g->ic, VL); v++) {
-        const long c = shifted ? FN(vector_start)(g, v) : v * VL;
+    for (long v = 0; v < ceil_div(g->ic, width); v++) {
+        const long c = shifted ? FN(vector_start)(g, v) : v * width;
         for (long t = 0; t < taps; t++)
-            for (long l = 0; l < VL; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)weight)[g->nhwc ? t * g->oc + c + l : (c + l) * taps + t];
-        for (long l = 0; l < VL; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)bias)[c + l];
+            for (long l = 0; l < width; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)weight)[g->nhwc ? t * g->oc + c + l : (c + l) * taps + t];
+        for (long l = 0; l < width; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)bias)[c + l];
     }
 }
-static long FN(depthwise_packed_size)(const conv_geometry *g) { return ceil_div(g->ic, VL) * VL * (g->kh * g->kw + 1); }
+static long FN(depthwise_packed_size)(const conv_geometry *g) {
+    const long width = FN(plane_kernels)(g) ? 1 : VL;
+    return ceil_div(g->ic, width) * width * (g->kh * g->kw + 1);
+}
 #undef XB

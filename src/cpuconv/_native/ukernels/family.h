@@ -12,7 +12,10 @@
 #include "columns.h"
 #include "implicit_gemm.h"
 #include "im2col.h"
+#include "winograd_transforms.h"
+#include "winograd_pack.h"
 #include "winograd.h"
+#include "depthwise_planes.h"
 #include "depthwise.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),

@@ -71,7 +71,7 @@ static int FN(im2col_task)(void *context, long index) {
     if (!pointwise)
         for (long ky = 0; ky < g->kh; ky++)
             for (long kx = 0; kx < g->kw; kx++) {
-                const long count = FN(column_runs)(g, p0, p1, ky, kx, runs);
+                const long count = FN(column_runs)(g, &job->tensors->xs, p0, p1, ky, kx, runs);
                 for (long c = 0; c < icg; c++)
                     FN(column_row)(runs, count, g->sw, x + c * g->ih * g->iw, columns + ((c * g->kh + ky) * g->kw + kx) * pixels);
             }

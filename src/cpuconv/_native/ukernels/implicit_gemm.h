@@ -103,7 +103,7 @@ typedef struct {
     long x_row, x_pixel, c0, c1;
     T *y;
     const T *z;
-    long y_pixel, y_column; /* y_pixel: 0 for the panel's own width */
+    long y_row, y_pixel, y_column; /* y_pixel: 0 for the panel's own width, and rows without gaps */
 } FN(gemm_view);
 
 /* Bytes of scratch that pixel_rows takes. */
@@ -142,8 +142,9 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
         long done = 0;
         if (pixel != (view->y_pixel ? view->y_pixel : p.nr)) {
             pixel = view->y_pixel ? view->y_pixel : p.nr;
+            const long y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
             for (long j = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; j < rows; y++, x = r->ox0)
-                for (const long end = MIN(rows, j + r->ox1 - x); j < end; j++, x++) coff[j] = (y * g->ow + x) * pixel;
+                for (const long end = MIN(rows, j + r->ox1 - x); j < end; j++, x++) coff[j] = y * y_row + x * pixel;
         }
         t.b = (const T *)job->tensors->weight + taps * icg * (group * FN(padded)(ocg) + p.column);
         t.ldb = p.nr;
@@ -172,9 +173,9 @@ static int FN(nhwc_task)(void *context, long index) {
     const pixel_block *block = job->blocks + p.piece;
     scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0))};
     if (!s.next) return OUT_OF_MEMORY;
-    const long y0 = p.image * g->oh * g->ow * g->oc + p.group * ocg;
-    const FN(gemm_view) view = {(const T *)in->x + p.image * g->ih * g->iw * g->ic + p.group * icg, g->iw * g->ic, g->ic, 0, icg,
-                                (T *)in->y + y0, in->residual ? (const T *)in->residual + y0 : NULL, g->oc, 1};
+    const long y0 = p.image * in->ys.image + p.group * ocg;
+    const FN(gemm_view) view = {(const T *)in->x + p.image * in->xs.image + p.group * icg, in->xs.row, in->xs.pixel, 0, icg,
+                                (T *)in->y + y0, in->residual ? (const T *)in->residual + y0 : NULL, in->ys.row, in->ys.pixel, 1};
     FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(ocg), job->act, s);
     return 0;
 }
@@ -185,7 +186,7 @@ static int FN(strip_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, in_plane = g->ih * g->iw, plane = g->oh * g->ow, some = MIN(icg, job->blocking->channels);
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, some = MIN(icg, job->blocking->channels);
     const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(ocg));
     if (p.first == p.last) return 0;
     const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1), pixels = (oy1 - oy0) * g->ow;
@@ -202,11 +203,11 @@ static int FN(strip_task)(void *context, long index) {
         return OUT_OF_MEMORY;
     }
     T *strip = take(&s, in_bytes), *out = (T *)take(&s, out_bytes) - first.column * pixels;
-    const T *x = in->x, *end = x + g->n * g->ic * in_plane, *bias = (const T *)in->bias + p.group * FN(padded)(ocg);
+    const T *x = (const T *)in->x + p.image * in->xs.image + top * in->xs.row, *bias = (const T *)in->bias + p.group * FN(padded)(ocg);
     const conv_activation none = {ACT_NONE, 0, 0};
     for (long c = 0; c < icg; c += some) {
         const long channels = MIN(some, icg - c);
-        FN(image_to_pixels)(x + (p.image * g->ic + p.group * icg + c) * in_plane + top * g->iw, in_plane, channels, rows * g->iw, end, strip);
+        FN(band_to_pixels)(x + (p.group * icg + c) * in->xs.channel, &in->xs, channels, rows, g->iw, in->x_end, strip, channels);
         for (long i = 0; i < count; i++) {
             FN(gemm_view) view = {.x = strip - top * g->iw * channels, .x_row = g->iw * channels, .x_pixel = channels, .c0 = c, .c1 = c + channels, .y_column = pixels};
             pixel_block block = blocks[i];
@@ -223,40 +224,57 @@ static int FN(strip_task)(void *context, long index) {
     for (long i = p.first; i < p.last; i++) {
         const FN(panel) panel = FN(panel_at)(ocg, i);
         for (long j = 0; j < panel.valid; j += VL) {
-            const long at = (p.image * g->oc + p.group * ocg + panel.column + j) * plane + oy0 * g->ow;
-            FN(pixels_to_planes)(out + panel.column * pixels + j, panel.nr, plane, MIN(VL, panel.valid - j), pixels, residual ? residual + at : NULL, job->act,
-                                 (T *)in->y + at);
+            const long at = p.image * in->ys.image + (p.group * ocg + panel.column + j) * in->ys.channel + oy0 * in->ys.row;
+            FN(pixels_to_band)(out + panel.column * pixels + j, panel.nr, &in->ys, MIN(VL, panel.valid - j), oy1 - oy0, g->ow, residual ? residual + at : NULL,
+                               job->act, (T *)in->y + at);
         }
     }
     return 0;
 }
 
-/* Channel rows: a block of consecutive pixels of the output plane against some output channels. */
+/* Rows of consecutive pixels [p0, p0 + pixels) of planes of y or residual (`from` is the first plane), to rows of `stride`. */
+static void FN(gather_rows)(const conv_geometry *g, const conv_strides *s, const T *from, long p0, long pixels, long rows, T *to, long stride) {
+    for (long i = 0; i < rows; i++)
+        for (long p = 0; p < pixels; p++) to[i * stride + p] = from[i * s->channel + (p0 + p) / g->ow * s->row + (p0 + p) % g->ow * s->pixel];
+}
+static void FN(scatter_rows)(const conv_geometry *g, const conv_strides *s, const T *from, long stride, long p0, long pixels, long rows, T *to) {
+    for (long i = 0; i < rows; i++)
+        for (long p = 0; p < pixels; p++) to[i * s->channel + (p0 + p) / g->ow * s->row + (p0 + p) % g->ow * s->pixel] = from[i * stride + p];
+}
+
+/* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
+   consecutive in memory, C is a copy. */
 static int FN(channel_task)(void *context, long index) {
     enum { GROUP = 24 };
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, kc = MIN(job->blocking->kc, k);
-    const long plane = g->oh * g->ow, in_plane = g->ih * g->iw;
-    const FN(gemm_part) part_ = FN(part_of)(job, index, ocg);
-    const long p0 = part(plane, job->count, part_.piece), pixels = part(plane, job->count, part_.piece + 1) - p0, panels = FN(panel_count)(pixels);
+    const FN(gemm_part) share = FN(part_of)(job, index, ocg);
+    const long plane = g->oh * g->ow, p0 = part(plane, job->count, share.piece), pixels = part(plane, job->count, share.piece + 1) - p0;
+    const long panels = FN(panel_count)(pixels), o0 = share.group * ocg + share.first, rows = share.last - share.first;
+    const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
+    const long c_row = gaps ? pixels : in->ys.channel;
     const size_t b_bytes = (size_t)(kc * FN(padded)(pixels)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + run_bytes)};
+    const size_t c_bytes = gaps ? (size_t)(rows * pixels) * sizeof(T) : 0;
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(run_bytes) + c_bytes)};
     if (!s.next) return OUT_OF_MEMORY;
     T *b = take(&s, b_bytes);
     FN(run) *runs = take(&s, run_bytes);
+    T *copy = take(&s, c_bytes);
 
-    const long o0 = part_.group * ocg + part_.first, rows = part_.last - part_.first, at = (part_.image * g->oc + o0) * plane + p0;
-    const T *x = (const T *)in->x + (part_.image * g->ic + part_.group * icg) * in_plane, *z = in->residual ? (const T *)in->residual + at : NULL;
-    T *y = (T *)in->y + at;
+    const T *x = (const T *)in->x + share.image * in->xs.image + share.group * icg * in->xs.channel;
+    const long at = share.image * in->ys.image + o0 * in->ys.channel;
+    T *y = gaps ? copy : (T *)in->y + at + p0;
+    const T *z = in->residual ? gaps ? copy : (const T *)in->residual + at + p0 : NULL;
+    if (gaps && z) FN(gather_rows)(g, &in->ys, (const T *)in->residual + at, p0, pixels, rows, copy, pixels);
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
-    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == in_plane && !g->pt && !g->pl;
+    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     const long passes = ceil_div(k, kc);
     long aoff[GROUP], coff[GROUP];
     for (long i = 0; i < GROUP; i++) {
         aoff[i] = i * k;
-        coff[i] = i * plane;
+        coff[i] = i * c_row;
     }
     for (long pass = 0; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
@@ -265,28 +283,31 @@ static int FN(channel_task)(void *context, long index) {
             const FN(panel) p = FN(panel_at)(pixels, j);
             const int in_place = pointwise && p.valid == p.nr;
             for (long i = k0, run; !in_place && i < k1; i += run) { /* one tap at a time, some of its channels */
-                const long tap = i / icg, c = i % icg, n = FN(column_runs)(g, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
+                const long tap = i / icg, c = i % icg;
+                const long n = FN(column_runs)(g, &in->xs, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
                 T *to = b + p.column * kc + (i - k0) * p.nr;
                 run = MIN(icg - c, k1 - i);
                 for (long l = 0; l < run; l++, to += p.nr) {
-                    FN(column_row)(runs, n, g->sw, x + (c + l) * in_plane, to);
+                    FN(column_row)(runs, n, g->sw * in->xs.pixel, x + (c + l) * in->xs.channel, to);
                     for (long e = p.valid; e < p.nr; e++) to[e] = 0;
                 }
             }
-            FN(tile) t = {.segments = &all, .count = 1, .b = in_place ? x + k0 * plane + p0 + p.column : b + p.column * kc, .ldb = in_place ? plane : p.nr};
+            FN(tile) t = {.segments = &all, .count = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
+                          .ldb = in_place ? in->xs.channel : p.nr};
             if (pass == passes - 1) FN(set_clip)(&t, job->act);
             for (long o = 0; o < rows; o += GROUP) {
                 const long height = MIN(GROUP, rows - o);
                 t.a = (const T *)in->weight + (o0 + o) * k;
                 t.bias_m = pass ? NULL : (const T *)in->bias + o0 + o;
-                t.c = y + o * plane + p.column;
-                t.z = pass ? t.c : z ? z + o * plane + p.column : NULL;
+                t.c = y + o * c_row + p.column;
+                t.z = pass ? t.c : z ? z + o * c_row + p.column : NULL;
                 FN(gemm_rows)(&t, &p, height, aoff, coff, coff);
                 if (pass == passes - 1 && job->act.kind > ACT_CLIP)
                     for (long i = 0; i < height; i++) FN(activate)(job->act, t.c + coff[i], p.valid);
             }
         }
     }
+    if (gaps) FN(scatter_rows)(g, &in->ys, copy, pixels, p0, pixels, rows, (T *)in->y + at);
     return 0;
 }
 

@@ -16,6 +16,7 @@
 enum {
     OUT_OF_MEMORY = 1,
     PIXEL_BLOCK = 192, /* pixels whose offsets are made, and whose rows are multiplied, at a time */
+    PLANE_TASK = 4096, /* outputs of a task of planes, at least */
 };
 
 /* A run of the summation: `length` consecutive elements of each row of A from offset a, against rows b, b+1, ... of B. */

@@ -27,6 +27,24 @@
 #define ROUNDS ROUND(1, LANES16) ROUND(2, LANES16) ROUND(4, LANES16) ROUND(8, LANES16)
 #endif
 
+/* Elements 0, 2, 4, ... of a and b side by side, and elements 1, 3, 5, ... */
+#define EVEN(s, l) (2 * (l))
+#define ODD(s, l) (2 * (l) + 1)
+#if VL_IS(2)
+#define LANES(f) LANES2(f, 0, 0)
+#elif VL_IS(4)
+#define LANES(f) LANES4(f, 0, 0)
+#elif VL_IS(8)
+#define LANES(f) LANES8(f, 0, 0)
+#else
+#define LANES(f) LANES16(f, 0, 0)
+#endif
+INLINE VEC FN(evens)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(EVEN)); }
+INLINE VEC FN(odds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(ODD)); }
+#undef LANES
+#undef EVEN
+#undef ODD
+
 /* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has `stride` elements a pixel. Whole vectors are written:
    what lies beyond the channels is overwritten, up to VL past the last pixel. Whole vectors are read past the last pixel, but never
    at or past `end`, the end of the array. */
@@ -69,8 +87,35 @@ static void FN(image_to_pixels)(const T *from, long plane, long channels, long p
     for (long c = 0; c < whole; c += VL) FN(planes_to_pixels)(from + c * plane, plane, VL, pixels, end, to + c, channels);
 }
 
-/* to[c][p] = activation(from[p][c] + residual[c][p]); residual lies like `to`, or is NULL; from has `stride` elements a pixel. */
-static void FN(pixels_to_planes)(const T *from, long stride, long plane, long channels, long pixels, const T *residual, conv_activation act, T *to) {
+/* A band of rows of the image `from`, as image_to_pixels with `stride` elements a pixel of `to` (channels, or VL for at most so many). */
+static void FN(band_to_pixels)(const T *from, const conv_strides *s, long channels, long rows, long columns, const T *end, T *to, long stride) {
+    if (s->pixel == 1 && (s->row == columns || rows == 1)) {
+        columns *= rows;
+        rows = 1;
+    }
+    for (long y = 0; y < rows; y++, from += s->row, to += columns * stride) {
+        if (s->pixel != 1) {
+            for (long p = 0; p < columns; p++) {
+                for (long c = 0; c < channels; c++) to[p * stride + c] = from[c * s->channel + p * s->pixel];
+                for (long c = channels; c < stride; c++) to[p * stride + c] = 0;
+            }
+        } else if (stride == channels) FN(image_to_pixels)(from, s->channel, channels, columns, end, to);
+        else FN(planes_to_pixels)(from, s->channel, channels, columns, end, to, stride);
+    }
+}
+
+INLINE VEC FN(gather)(const T *from, long step, long n) {
+    T v[VL] = {0};
+    for (long i = 0; i < n; i++) v[i] = from[i * step];
+    return LOAD(v);
+}
+INLINE void FN(scatter)(T *to, long step, VEC v, long n) {
+    for (long i = 0; i < n; i++) to[i * step] = v[i];
+}
+
+/* to[c][p] = activation(from[p][c] + residual[c][p]); residual lies like `to`, or is NULL; from has `stride` elements a pixel,
+   a plane has `step`. */
+static void FN(pixels_to_planes)(const T *from, long stride, long plane, long step, long channels, long pixels, const T *residual, conv_activation act, T *to) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
         VEC r[VL], made[VL];
@@ -81,20 +126,31 @@ static void FN(pixels_to_planes)(const T *from, long stride, long plane, long ch
             UNROLL for (int i = 0; i < VL; i++) r[i] = made[i];
         }
         ROUNDS
-        if (n == VL && channels == VL && !residual && act.kind == ACT_NONE) {
+        if (n == VL && step == 1 && channels == VL && !residual && act.kind == ACT_NONE) {
             UNROLL for (int c = 0; c < VL; c++) STORE(to + c * plane + p, r[c]);
             continue;
         }
         UNROLL for (int c = 0; c < VL; c++) made[c] = r[c];
         for (long c = 0; c < channels; c++) {
-            T *at = to + c * plane + p;
+            const long at = c * plane + p * step;
             VEC v = made[c];
-            if (residual) v += n == VL ? LOAD(residual + c * plane + p) : FN(load_part)(residual + c * plane + p, n);
+            if (residual) v += step != 1 ? FN(gather)(residual + at, step, n) : n == VL ? LOAD(residual + at) : FN(load_part)(residual + at, n);
             v = FN(activated)(act, v);
-            if (n == VL) STORE(at, v);
-            else FN(store_part)(at, v, n);
+            if (step != 1) FN(scatter)(to + at, step, v, n);
+            else if (n == VL) STORE(to + at, v);
+            else FN(store_part)(to + at, v, n);
         }
     }
+}
+
+/* As pixels_to_planes, for a band of rows of the image `to`. */
+static void FN(pixels_to_band)(const T *from, long stride, const conv_strides *s, long channels, long rows, long columns, const T *residual, conv_activation act, T *to) {
+    if (s->pixel == 1 && (s->row == columns || rows == 1)) {
+        columns *= rows;
+        rows = 1;
+    }
+    for (long y = 0; y < rows; y++, from += columns * stride, to += s->row, residual = residual ? residual + s->row : NULL)
+        FN(pixels_to_planes)(from, stride, s->channel, s->pixel, channels, columns, residual, act, to);
 }
 #undef SHUFFLE
 #undef LOW
