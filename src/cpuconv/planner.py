@@ -260,7 +260,7 @@ def explain_table(problem: Problem, budget: Budget) -> str:
         figures = ["-"] * 5
         if row.cost:
             cost = row.algorithm.estimate(problem, cpu)
-            measured = f"{row.measured * problem.n * 1e6:.1f}" if row.measured else "-"
+            measured = f"{row.measured * problem.n / max(1, problem.per_image.n) * 1e6:.1f}" if row.measured else "-"
             figures = [f"{cost.seconds * 1e6:.1f}", measured, f"{cost.workspace:,}", f"{cost.packed:,}", f"{cost.error:.1e}"]
         rows.append((mark, row.algorithm.name, *figures, row.rejection.reason if row.rejection else ""))
     width = [max(len(row[i]) for row in rows) for i in range(7)]
