@@ -7,8 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cpuconv import composite, verbose, wisdom
 from cpuconv import cpu as cpu_module
-from cpuconv import verbose, wisdom
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.cpu import Cpu
 from cpuconv.errors import UnsupportedError
@@ -157,13 +157,24 @@ def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
     Measured ones come before all others: one that was left out of the measuring was out of the question.
     """
     known = wisdom.measured(problem, cpu)
-    rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in named(budget.algorithm)]
+    rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in (*named(budget.algorithm), *_composites(problem, budget, cpu))]
 
     def rank(row: Candidate) -> tuple[bool, bool, float]:
         packing = budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
         return row.rejection is not None, row.measured is None, row.seconds + packing
 
     return sorted(rows, key=rank)
+
+
+def _composites(problem: Problem, budget: Budget, cpu: Cpu) -> tuple[Algorithm, ...]:
+    """Algorithms made of plans of 2-D pieces, each within the budget."""
+    if not composite.applies(problem) or budget.algorithm == "reference":
+        return ()
+
+    def plan_of(piece: Problem) -> Plan:
+        return plan(piece, budget, cpu)
+
+    return composite.Pieces(plan_of), composite.Pieces(plan_of, joined=True)
 
 
 def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu, measured: float | None) -> Candidate:
