@@ -185,14 +185,16 @@ def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
 class Pieces:
     """The algorithm of problems that other ones do not know: 2-D pieces, each by the plan that `plan_of` gives for it.
 
+    `plan_of` is told, too, among how many packed weights the memory is to be divided.
+
     `joined`: all phases of a gradient are one convolution, whose blocks of channels are then put in their places.
     """
 
     version = 1
-    plain = True  # as far as the plans of its pieces are
 
-    def __init__(self, plan_of: Callable[[Problem], Plan], joined: bool = False) -> None:
+    def __init__(self, plan_of: Callable[[Problem, int], Plan], joined: bool = False) -> None:
         self.name = "joined" if joined else "pieces"
+        self.plain = not joined  # as far as the plans of the pieces are; a joined tap of zero makes NaN of infinity
         self.plan_of, self.joined = plan_of, joined
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
@@ -206,6 +208,10 @@ class Pieces:
             return Rejection(str(e))
         return None
 
+    def problems(self, problem: Problem) -> list[Problem]:
+        """The problems of the pieces, as often as they come."""
+        return [step.plan.problem for step in self._steps(problem)[0]] * (problem.n if self._by_image(problem) else 1)
+
     def _by_image(self, p: Problem) -> bool:
         return p.depth is not None or not all(_side_by_side(p, s) for s in pieces.spatial(p, self.joined) if not s.empty)
 
@@ -213,7 +219,9 @@ class Pieces:
         e, steps, fills = p.epilogue, list[Step](), list[Fill]()
         images = 1 if self._by_image(p) else p.n
         runs = pieces.depth(p) if p.depth else [pieces.Planes(slice(0, images, 1), ((0, slice(0, images, 1)),))]
-        for spatial in pieces.spatial(p, self.joined):
+        spatials = pieces.spatial(p, self.joined)
+        weights = len(spatials) * (p.depth.kernel if p.depth else 1)
+        for spatial in spatials:
             for target, taps in runs:
                 if spatial.empty or not taps:
                     fills.append(Fill(spatial, target))
@@ -222,7 +230,7 @@ class Pieces:
                 for i, (tap, source) in enumerate(taps):
                     opens, closes = i == 0, i == len(taps) - 1
                     epilogue = Epilogue(closes and e.bias, not opens or e.residual, e.activation if closes else None)
-                    plan = self.plan_of(spatial.problem(p, count, epilogue))
+                    plan = self.plan_of(spatial.problem(p, count, epilogue), weights)
                     steps.append(Step(plan, spatial, tap, source, target, opens, closes))
         return steps, fills
 

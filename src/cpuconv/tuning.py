@@ -94,7 +94,7 @@ def tune(
     if not time_limit > 0:
         raise ValueError(f"time_limit: {time_limit} must be a positive number of seconds")
     cpu = cpu_module.detect()
-    images = list(dict.fromkeys(p.per_image for p in problems))
+    images = list(dict.fromkeys(q.per_image for p in problems for q in _with_pieces(p, budget, cpu)))
     for image in images:
         planner.choose(image, budget, cpu)  # or raise, before any time is spent
     deadline = time.perf_counter() + time_limit
@@ -127,6 +127,12 @@ def _problems(what: object, x_shape: tuple[int, ...] | None, dtype: npt.DTypeLik
         if not wisdom.nameable(problem):
             raise ValueError(f"what: {problem} has a Python function as activation, by which wisdom cannot be found again")
     return problems, budget
+
+
+def _with_pieces(problem: Problem, budget: Budget, cpu: Cpu) -> list[Problem]:
+    """The 2-D problems that a problem may come down to, then itself: the choice among ways to divide it rests on the choice for each piece."""
+    ways = [way for way in planner.composites(problem, budget, cpu) if not way.supports(problem, cpu)]
+    return [*(piece for way in ways for piece in way.problems(problem.per_image)), problem]
 
 
 def _problem(item: object) -> Problem:
