@@ -176,7 +176,7 @@ def test_the_budget_holds_for_all_pieces_together():
     for limit in (10_000_000, 2_000_000, 800_000):
         cost = planner.plan(problem, Budget(workspace_limit=limit)).cost
         assert cost.workspace + cost.packed <= limit
-    with pytest.raises(cpuconv.UnsupportedError, match="workspace_limit 1000"):
+    with pytest.raises(cpuconv.UnsupportedError, match="workspace_limit 1,000"):
         planner.plan(problem, Budget(workspace_limit=1000))
 
 
