@@ -16,9 +16,11 @@ class Depthwise:
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem
+        if rejection := native.unsupported(p):
+            return rejection
         if not p.groups == p.ic == p.oc:
             return Rejection(f"groups {p.groups}, {p.ic} input and {p.oc} output channels are not all the same number")
-        return native.unsupported_epilogue(problem)
+        return None
 
     def _planes(self, p: Problem) -> bool:
         """Whether the kernels of depthwise_planes.h do it, in place."""
