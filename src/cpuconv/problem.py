@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 LAYOUTS = ("nchw", "nhwc")
-DTYPES = ("f32", "f64")
+INTEGER_DTYPES = tuple(x + weight + y for x in ("s8", "u8") for weight in ("s8", "u8") for y in ("s32", "s8", "u8"))
+"""Of 8-bit integers: the types of x, weight and y, as oneDNN writes them."""
+DTYPES = ("f32", "f64", *INTEGER_DTYPES)
 ACTIVATIONS: dict[str, int] = {
     "clip": 2, "leaky_relu": 1, "sigmoid": 0, "tanh": 0, "silu": 0, "hardsigmoid": 0, "hardswish": 0, "gelu": 0,
 }  # fmt: skip
