@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cpuconv import reference
-from cpuconv.algorithms import ALGORITHMS
 from cpuconv.plan import NUMPY_DTYPES
 from cpuconv.problem import Activation
 from oracle import (
     CPUS,
+    FLOATING,
     Arrays,
     case_id,
     cases,
@@ -39,9 +39,6 @@ ACTIVATIONS = [
 
 def each(problems, cpus=CPUS, plain=None):
     return pytest.mark.parametrize(("algorithm", "problem", "cpu"), cases(problems, cpus, plain), ids=case_id)
-
-
-FLOATING = [a for a in ALGORITHMS if a.name != "int8_gemm"]  # test_quantized.py has the others
 
 
 @pytest.mark.parametrize("algorithm", FLOATING, ids=case_id)

@@ -7,7 +7,7 @@
 (1, 4, 8, 8)
 """
 
-from cpuconv import wisdom
+from cpuconv import quantized, wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
 from cpuconv.functional import conv2d, flops, output_shape
@@ -33,6 +33,7 @@ __all__ = [
     "flops",
     "get_num_threads",
     "output_shape",
+    "quantized",
     "set_num_threads",
     "show_config",
     "threads",

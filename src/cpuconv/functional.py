@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from cpuconv import arguments
@@ -14,7 +13,7 @@ from cpuconv.plan import Array
 from cpuconv.problem import Epilogue, Problem
 
 
-class _OneShot(Conv2d):
+class OneShot(Conv2d):
     """A layer for one call: it borrows the weight, and counts the time of packing it."""
 
     _one_shot = True
@@ -100,14 +99,11 @@ def conv2d(
     array([[[8., 8.],
             [8., 8.]]], dtype=float32)
     """
-    layer = _OneShot(
+    layer = OneShot(
         weight, bias, stride, padding, dilation, groups, layout=layout, padding_mode=padding_mode,
         activation=activation, algorithm=algorithm, accuracy=accuracy, workspace_limit=workspace_limit,
     )  # fmt: skip
-    if isinstance(out, np.ndarray):
-        for name, value in (("weight", weight), ("bias", bias)):
-            if isinstance(value, np.ndarray) and arguments.overlap(out, value):
-                raise ValueError(f"out: must not overlap {name} in memory")
+    arguments.check_apart(out, weight=weight, bias=bias)
     return layer(x, residual, out)
 
 

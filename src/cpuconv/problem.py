@@ -201,6 +201,10 @@ class Problem:
             raise ValueError(f"weight: channels must be at least 1, got {self.ic} in and {self.oc} out")
         if self.ic % self.groups or self.oc % self.groups:
             raise ValueError(f"groups: {self.groups} must divide the input channels {self.ic} and the output channels {self.oc}")
+        if self.dtype in INTEGER_DTYPES and self.epilogue.residual:
+            raise ValueError(f"residual: there is none for integers ({self.dtype})")
+        if self.dtype in INTEGER_DTYPES and self.epilogue.activation:
+            raise ValueError(f"activation: {self.epilogue.activation} is for floating types, not for integers ({self.dtype})")
         for name, shape in (("x", self.x_shape), ("weight", self.weight_shape), ("output", self.y_shape)):
             if math.prod(shape) * self.itemsize >= 2**62:
                 raise ValueError(f"{name}: shape {shape} has more elements than can be addressed")
