@@ -49,7 +49,7 @@ class Int8Plan:
     dot_length: int
     dot_signed: bool
     vector_length: int
-    strided: bool = True
+    strided: bool = False
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         p, q = self.problem, quantization or plain_integers(self.problem)

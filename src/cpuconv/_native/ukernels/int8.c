@@ -12,20 +12,28 @@
 #define T int32_t
 #define VL_IS(n) (VB == 4 * (n))
 #define T_INT int32_t
-#define FN(name) i32_##name
 #define HALF_VECTORS 0
-#include "vec.h"
-#include "dot.h"
-#undef MULTIPLY_ADD
-#define MULTIPLY_ADD(acc, s, b) dot(acc, SPLAT(s), b)
-/* Integers have no activations. */
-INLINE VEC i32_activated(const conv_activation act, VEC v) { return (void)act, v; }
-INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (void)y, (void)n; }
 #if VB == 64 || defined(__aarch64__)
 #define NV_MAX 4
 #else
 #define NV_MAX 2
 #endif
+#undef MULTIPLY_ADD
+/* The product turned round: rows are of the weight, vectors of pixels. */
+#define FN(name) p32_##name
+#define MULTIPLY_ADD(acc, s, b) dot(acc, b, SPLAT(s))
+#include "vec.h"
+#include "dot.h"
+#include "gemm.h"
+#undef FN
+#undef MULTIPLY_ADD
+
+#define FN(name) i32_##name
+#define MULTIPLY_ADD(acc, s, b) dot(acc, SPLAT(s), b)
+#include "vec.h"
+/* Integers have no activations. */
+INLINE VEC i32_activated(const conv_activation act, VEC v) { return (void)act, v; }
+INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (void)y, (void)n; }
 #include "gemm.h"
 #include "transpose.h"
 #include "columns.h"
@@ -33,6 +41,8 @@ INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (voi
 #include "int8_strip.h"
 #include "int8_output.h"
 #include "int8_gemm.h"
+#include "int8_channels.h"
+#include "int8_run.h"
 
 const int8_ukernels NAME(int8_) = {
     .dot_length = DOT_LENGTH,

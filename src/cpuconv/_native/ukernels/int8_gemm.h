@@ -17,17 +17,6 @@ static conv_geometry lane_geometry(const int8_geometry *q) {
     return g;
 }
 
-static long int8_gemm_packed_size(const int8_geometry *q) {
-    const conv_geometry g = lane_geometry(q);
-    return q->g.groups * q->kd * i32_gemm_weight_size(&g);
-}
-
-/* lanes: [group][kd][kh kw ic/DOT_LENGTH][oc]. */
-static void int8_gemm_pack(const int8_geometry *q, const int32_t *lanes, int32_t *packed) {
-    const conv_geometry g = lane_geometry(q);
-    for (long i = 0; i < q->g.groups * q->kd; i++) i32_gemm_pack(&g, lanes + i * g.kh * g.kw * g.ic * g.oc, packed + i * i32_gemm_weight_size(&g));
-}
-
 typedef struct {
     const int8_geometry *q;
     const int8_tensors *t;
@@ -74,8 +63,7 @@ static void put_panel(const int8_job *job, const conv_geometry *g, const i32_pan
         const long some = MIN(VL, p->valid - j);
         i32_pixels_to_band(c + j, p->nr, &to, some, g->oh, g->ow, NULL, (conv_activation){0}, planes);
         for (long l = 0; l < some; l++)
-            for (long i = 0; i < g->oh; i++)
-                requantize_pixels(range, planes + l * pixels + i * g->ow, t->scale[channel + j + l], g->ow, y + (j + l) * t->ys.channel + i * t->ys.row, t->ys.pixel);
+            requantize_band(range, planes + l * pixels, t->scale[channel + j + l], g->oh, g->ow, y + (j + l) * t->ys.channel, t->ys.row, t->ys.pixel);
     }
 }
 
@@ -92,7 +80,7 @@ static int int8_task(void *context, long index) {
     const long icg = q->g.ic / groups, nr = i32_panel_at(g.oc, 0).nr;
     const int direct = q->g.nhwc && !t->scale; /* sums are stored where they belong */
     const size_t strip_bytes = job->in_place ? 0 : ((size_t)(rows * width * g.ic + VL)) * 4, lane_bytes = job->in_place || q->g.nhwc ? 0 : (size_t)(width * g.ic) * 4;
-    const size_t c_bytes = direct ? 0 : (size_t)(pixels * nr + VL) * 4, plane_bytes = t->scale && !q->g.nhwc ? (size_t)(pixels * VL) * 4 : 0;
+    const size_t c_bytes = direct ? 0 : (size_t)(pixels * nr + VL) * 4, plane_bytes = t->scale && !q->g.nhwc ? (size_t)(pixels * VL + VL) * 4 : 0;
     const size_t sum_bytes = t->w_zero ? (size_t)pixels * 4 : 0, column_bytes = t->w_zero ? (size_t)(rows * width) * 4 : 0;
     /* one strip at a time where the depth has one tap, else all of them, for every panel visits them */
     const long strips = job->in_place ? 0 : q->kd;
@@ -146,18 +134,4 @@ static int int8_task(void *context, long index) {
         if (!direct) put_panel(job, &g, &p, group, at, c, planes);
     }
     return 0;
-}
-
-static int int8_gemm(const int8_geometry *q, const int8_tensors *t, long rows, int threads) {
-    int8_job job = {.q = q, .t = t, .lanes = lane_geometry(q), .how = int8_reading_of(t->x_signed, t->x_zero)};
-    const conv_geometry *g = &q->g;
-    /* lanes are read as whole */
-    job.in_place = DOT_LENGTH == 4 && !job.how.flip && g->nhwc && g->ic / g->groups % 4 == 0 && !(g->pt | g->pl | q->pf) && t->xs.row % 4 == 0 &&
-                   t->xs.pixel % 4 == 0 && t->xs.channel == 1 && (g->oh - 1) * g->sh + (g->kh - 1) * g->dh < g->ih &&
-                   (g->ow - 1) * g->sw + (g->kw - 1) * g->dw < g->iw && (q->od - 1) * q->sd + (q->kd - 1) * q->dd < q->id;
-    job.bands = ceil_div(g->oh, rows);
-    job.split = 1;
-    const long tasks = job.bands * g->groups * q->od * g->n;
-    if (threads > 1) job.split = MIN(i32_panel_count(job.lanes.oc), ceil_div(4 * threads, MAX(1, tasks)));
-    return pool_run(int8_task, &job, tasks * job.split, threads);
 }

@@ -19,29 +19,39 @@ INLINE i8x requantized(const int8_range r, VEC sum, f32x scale) {
     f32x v = __builtin_convertvector(sum, f32x) * scale;
     v = SELECT(VEC, low > v, low, v);
     v = SELECT(VEC, high < v, high, v);
-    return __builtin_convertvector((VEC)(v + magic) - (VEC)magic + r.zero, i8x);
+    return __builtin_convertvector((VEC)(v + magic) - ((VEC)magic - r.zero), i8x);
 }
 
 INLINE void store_bytes(uint8_t *to, i8x v, long n) {
     if (n == VL) __builtin_memcpy(to, &v, sizeof v);
-    else __builtin_memcpy(to, &v, (size_t)n);
+    else
+        for (long i = 0; i < n; i++) to[i] = (uint8_t)v[i];
 }
 
-/* n sums to bytes; scale: one for each of them, with room for a whole vector. */
+/* n sums to bytes; scale: one for each of them. Sums and scales have room for a whole vector. */
 INLINE void requantize_channels(const int8_range r, const int32_t *sums, const float *scale, long n, uint8_t *to) {
-    for (long i = 0; i < n; i += VL) {
-        const long some = MIN(VL, n - i);
-        store_bytes(to + i, requantized(r, LOAD(sums + i), *(const f32xu *)(scale + i)), some);
+    for (long p = 0; p < n; p += VL) {
+        const long i = n < VL ? 0 : MIN(p, n - VL); /* the last vector overlaps the one before */
+        store_bytes(to + i, requantized(r, LOAD(sums + i), *(const f32xu *)(scale + i)), MIN(VL, n));
     }
 }
 
-/* n sums of one channel, to bytes `step` apart. */
+/* n sums of one channel, with room for a whole vector, to bytes `step` apart. */
 INLINE void requantize_pixels(const int8_range r, const int32_t *sums, float scale, long n, uint8_t *to, long step) {
-    for (long i = 0; i < n; i += VL) {
-        const long some = MIN(VL, n - i);
-        const i8x v = requantized(r, some == VL ? LOAD(sums + i) : i32_load_part(sums + i, some), (f32x){0} + scale);
+    for (long p = 0; p < n; p += VL) {
+        const long i = n < VL ? 0 : MIN(p, n - VL), some = MIN(VL, n);
+        const i8x v = requantized(r, LOAD(sums + i), (f32x){0} + scale);
         if (step == 1) store_bytes(to + i, v, some);
         else
             for (long j = 0; j < some; j++) to[(i + j) * step] = (uint8_t)v[j];
     }
+}
+
+/* A band of rows of one channel, as requantize_pixels; `row` bytes between rows. */
+static void requantize_band(const int8_range r, const int32_t *sums, float scale, long rows, long columns, uint8_t *to, long row, long step) {
+    if (step == 1 && row == columns) {
+        columns *= rows;
+        rows = 1;
+    }
+    for (long y = 0; y < rows; y++) requantize_pixels(r, sums + y * columns, scale, columns, to + y * row, step);
 }

@@ -38,14 +38,39 @@ static void pixels_to_strip(const int8_reading how, const uint8_t *from, long st
     }
 }
 
-/* The elements of one lane, DOT_LENGTH channels of which `some` exist, for a row of pixels of planes. */
-INLINE void row_to_lanes(const int8_reading how, const uint8_t *from, long plane, const long step, long pixels, long some, element *restrict to) {
+/* VL pixels of DOT_LENGTH planes as lanes. */
+typedef uint8_t u8x __attribute__((vector_size(VB / 4)));
+INLINE VEC planes_to_lanes(const int8_reading how, const uint8_t *const *at, long p, const VEC mask) {
+    VEC lanes = {0};
+    UNROLL for (int c = 0; c < DOT_LENGTH; c++) {
+        u8x bytes;
+        __builtin_memcpy(&bytes, at[c] + p, sizeof bytes);
+        VEC e = __builtin_convertvector(bytes ^ how.flip, VEC) - how.zero;
+        if (c < DOT_LENGTH - 1) e &= (1 << 32 / DOT_LENGTH) - 1;
+        lanes |= e << 32 / DOT_LENGTH * c;
+    }
+    return lanes & mask;
+}
+
+/* The lanes of a row of pixels of planes, `step` bytes apart: DOT_LENGTH channels, of which `some` exist. */
+static void row_to_lanes(const int8_reading how, const uint8_t *from, long plane, long step, long pixels, long some, int32_t *restrict to) {
     const uint8_t *at[DOT_LENGTH];
-    for (long c = 0; c < DOT_LENGTH; c++) at[c] = from + (c < some ? c : 0) * plane;
-    for (long p = 0; p < pixels; p++)
-        UNROLL for (long c = 0; c < DOT_LENGTH; c++) to[p * DOT_LENGTH + c] = (element)((at[c][p * step] ^ how.flip) - how.zero);
-    for (long c = some; c < DOT_LENGTH; c++)
-        for (long p = 0; p < pixels; p++) to[p * DOT_LENGTH + c] = 0;
+    for (long c = 0; c < DOT_LENGTH; c++) at[c] = from + MIN(c, some - 1) * plane;
+    const int32_t mask = some == DOT_LENGTH ? -1 : (int32_t)((1u << 32 / DOT_LENGTH * some) - 1);
+    if (step == 1 && pixels >= VL) {
+        for (long p = 0; p < pixels; p += VL) {
+            const long begin = MIN(p, pixels - VL); /* the last vector overlaps the one before */
+            STORE(to + begin, planes_to_lanes(how, at, begin, SPLAT(mask)));
+        }
+        return;
+    }
+    for (long p = 0; p < pixels; p++) {
+        element e[DOT_LENGTH];
+        int32_t lane;
+        for (long c = 0; c < DOT_LENGTH; c++) e[c] = (element)((at[c][p * step] ^ how.flip) - how.zero);
+        __builtin_memcpy(&lane, e, sizeof lane);
+        to[p] = lane & mask;
+    }
 }
 
 /* A row of planes. `lanes` is scratch for the row. */
@@ -54,9 +79,7 @@ static void planes_to_strip(const int8_reading how, const uint8_t *from, long pl
     for (long l = 0; l < count; l++) {
         const long some = MIN(DOT_LENGTH, channels - l * DOT_LENGTH);
         const uint8_t *x = from + l * DOT_LENGTH * plane;
-        element *row = (element *)(lanes + l * pixels);
-        if (step == 1) row_to_lanes(how, x, plane, 1, pixels, some, row);
-        else row_to_lanes(how, x, plane, step, pixels, some, row);
+        row_to_lanes(how, x, plane, step, pixels, some, lanes + l * pixels);
     }
     i32_image_to_pixels(lanes, pixels, count, pixels, lanes + count * pixels, (int32_t *)to);
 }
