@@ -21,31 +21,33 @@ def draw(rng, shape, dtype) -> np.ndarray:
     return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, endpoint=True).astype(dtype)
 
 
-def by_slices(x, w, x_zero=0, w_zero=0, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
-    """NCHW, in int64: the definition, one tap at a time."""
-    w_zero = np.broadcast_to(w_zero, len(w)).reshape(-1, 1, 1, 1)
+def by_slices(x, w, x_zero=0, w_zero=0, stride=1, padding=0, dilation=1, groups=1):
+    """Channels first, in int64: the definition, one tap at a time."""
+    rank = x.ndim - 2
+    stride, padding, dilation = (np.broadcast_to(v, rank).tolist() for v in (stride, padding, dilation))
+    w_zero = np.broadcast_to(w_zero, len(w)).reshape(-1, *[1] * (rank + 1))
     x = np.pad(x.astype(np.int64) - x_zero, ((0, 0), (0, 0), *((p, p) for p in padding)))
     w = (w.astype(np.int64) - w_zero).reshape(groups, -1, *w.shape[1:])
     x = x.reshape(len(x), groups, -1, *x.shape[2:])
     taps = w.shape[3:]
-    oh, ow = ((x.shape[3 + i] - dilation[i] * (taps[i] - 1) - 1) // stride[i] + 1 for i in range(2))
+    out = [(x.shape[3 + i] - dilation[i] * (taps[i] - 1) - 1) // stride[i] + 1 for i in range(rank)]
     y = 0
-    for u in range(taps[0]):
-        for v in range(taps[1]):
-            rows, columns = (slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip((u, v), dilation, (oh, ow), stride, strict=True))
-            y = y + np.einsum("ngcij,goc->ngoij", x[..., rows, columns], w[..., u, v])
-    return y.reshape(len(x), -1, oh, ow)
+    for tap in np.ndindex(*taps):
+        window = tuple(slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilation, out, stride, strict=True))
+        y = y + np.einsum("ngc...,goc->ngo...", x[(..., *window)], w[(..., *tap)])
+    return y.reshape(len(x), -1, *out)
 
 
 def requantized(sums, scale, y_zero) -> np.ndarray:
-    """Rounding half to even, then the zero point, then saturation; NCHW."""
+    """Rounding half to even, then the zero point, then saturation; channels first."""
     limits = np.iinfo(y_zero.dtype)
-    scaled = sums.astype(np.int32).astype(np.float32) * np.broadcast_to(np.float32(scale), sums.shape[1])[:, None, None]
+    channels = np.broadcast_to(np.float32(scale), sums.shape[1]).reshape(-1, *[1] * (sums.ndim - 2))
+    scaled = sums.astype(np.int32).astype(np.float32) * channels
     return np.clip(np.rint(scaled) + y_zero.astype(np.int32), limits.min, limits.max).astype(y_zero.dtype)
 
 
 def nhwc(x, w):
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)), np.ascontiguousarray(w.transpose(2, 3, 1, 0))
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)), np.ascontiguousarray(np.moveaxis(w, (1, 0), (-2, -1)))
 
 
 # What every algorithm of integers promises
@@ -70,6 +72,16 @@ def run(plan, data, threads=1):
     return out
 
 
+VOLUMES = [Problem.parse(f"{spec}_f32_ncdhw") for spec in (
+    "n2_ic5_id4_ih5_iw6_oc7_kd3_kh3_kw3_s1_p1_d1_g1",
+    "n1_ic8_id5_ih7_iw20_oc20_kd2_kh1_kw1_s2x1x1_p2x0x0_d3x1x1_g2",
+    "n1_ic16_id3_ih8_iw8_oc40_kd1_kh1_kw1_s1_p0_d1_g1",
+    "n1_ic64_id3_ih4_iw4_oc64_kd3_kh3_kw3_s1_p0_d1_g1",
+    "n1_ic3_id9_ih9_iw9_oc4_kd3_kh2_kw1_s3x2x1_p4x0x1_d1_g1",
+)]  # fmt: skip
+"""With padding only before and behind, without any, and more of it than taps."""
+
+
 def each(problems):
     cases = [(a, p, cpu) for p in problems for a in INTEGERS for cpu in INTEGER_CPUS if a.supports(p, cpu) is None]
     return pytest.mark.parametrize(("algorithm", "problem", "cpu"), cases, ids=case_id)
@@ -80,7 +92,7 @@ def mixed(problems):
     return [replace(p, dtype=INTEGER_DTYPES[i % len(INTEGER_DTYPES)]) for i, p in enumerate(problems)]
 
 
-@each(mixed(both_layouts(PROBLEMS)))
+@each(mixed(both_layouts([*PROBLEMS, *VOLUMES])))
 def test_every_shape(algorithm, problem, cpu):
     plan, data = algorithm.build(problem, cpu), arrays(problem)
     expected = reference.integers(problem, *data)
@@ -115,34 +127,44 @@ def test_floating_algorithms_say_why_not():
 GRID = [
     ((3, 3), (1, 1), (1, 1), (1, 1), 1), ((1, 1), (1, 1), (0, 0), (1, 1), 1), ((2, 5), (3, 1), (2, 3), (1, 1), 2),
     ((3, 3), (2, 2), (1, 1), (1, 1), 6), ((3, 2), (1, 2), (4, 0), (2, 3), 3), ((7, 7), (2, 2), (3, 3), (1, 1), 1),
+    ((5,), (2,), (3,), (2,), 1), ((1,), (1,), (0,), (1,), 2), ((3,), (1,), (1,), (1,), 6),
+    ((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1), ((3, 2, 1), (2, 1, 2), (2, 0, 1), (2, 3, 1), 2), ((1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), 1),
+    ((2, 3, 3), (1, 2, 1), (3, 1, 0), (1, 1, 2), 6),
 ]  # fmt: skip
+SIZES = {1: (61,), 2: (17, 19), 3: (7, 8, 9)}
+LAYOUTS = {1: ("NCL", "NLC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
 @pytest.mark.parametrize(("xt", "wt"), MIXES)
 @pytest.mark.parametrize(("kernel", "stride", "padding", "dilation", "groups"), GRID, ids=str)
-def test_against_slices(kernel, stride, padding, dilation, groups, xt, wt, layout):
-    rng = np.random.default_rng(1)
-    x, w, bias = draw(rng, (2, 6, 17, 19), xt), draw(rng, (12, 6 // groups, *kernel), wt), rng.integers(-9999, 9999, 12).astype(np.int32)
+def test_against_slices(kernel, stride, padding, dilation, groups, xt, wt, last):
+    rng, rank = np.random.default_rng(1), len(kernel)
+    x, w, bias = draw(rng, (2, 6, *SIZES[rank]), xt), draw(rng, (12, 6 // groups, *kernel), wt), rng.integers(-9999, 9999, 12).astype(np.int32)
     x_zero, w_zero, y_zero = int(draw(rng, (), xt)), draw(rng, 12, wt), draw(rng, (), wt)
     w_scale = rng.uniform(0.1, 1, 12)
     sums = by_slices(x, w, x_zero, w_zero, stride, padding, dilation, groups)
     scale = np.float32(0.25) * w_scale.astype(np.float32) / np.float32(31)
-    expected = requantized(sums + bias[:, None, None], scale, y_zero)
-    operands = (x, w) if layout == "NCHW" else nhwc(x, w)
-    where = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "layout": layout}
-    first = (lambda y: y) if layout == "NCHW" else (lambda y: y.transpose(0, 3, 1, 2))
+    expected = requantized(sums + bias.reshape(-1, *[1] * rank), scale, y_zero)
+    a, b = nhwc(x, w) if last else (x, w)
+    where = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "layout": LAYOUTS[rank][last]}
 
-    np.testing.assert_array_equal(first(cpuconv.conv2d(*operands, **where)), by_slices(x, w, 0, 0, stride, padding, dilation, groups))
-    y = quantized.conv2d_int32(*operands, x_zero, w_zero, **where)
-    assert y.dtype == np.int32
-    np.testing.assert_array_equal(first(y), sums)
-    y = quantized.conv2d(operands[0], 0.25, x_zero, operands[1], w_scale, w_zero, 31, y_zero, bias, **where)
-    assert y.dtype == wt
-    np.testing.assert_array_equal(first(y), expected)
-    layer = quantized.Conv2d(operands[1], 0.25, x_zero, w_scale, w_zero, 31, y_zero, bias, **where)
-    np.testing.assert_array_equal(first(layer(operands[0])), expected)
-    np.testing.assert_array_equal(first(quantized.Conv2dInt32(operands[1], x_zero, w_zero, **where)(operands[0])), sums)
+    def check(y, wanted, dtype):
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(np.moveaxis(y, -1, 1) if last else y, wanted)
+
+    plain, int32, conv = (getattr(module, f"conv{rank}d{end}") for module, end in ((cpuconv, ""), (quantized, "_int32"), (quantized, "")))
+    check(plain(a, b, **where), by_slices(x, w, 0, 0, stride, padding, dilation, groups), np.int32)
+    check(int32(a, b, x_zero, w_zero, **where), sums, np.int32)
+    check(getattr(quantized, f"Conv{rank}dInt32")(b, x_zero, w_zero, **where)(a), sums, np.int32)
+    check(conv(a, 0.25, x_zero, b, w_scale, w_zero, 31, y_zero, bias, **where), expected, wt)
+    check(getattr(quantized, f"Conv{rank}d")(b, 0.25, x_zero, w_scale, w_zero, 31, y_zero, bias, **where)(a), expected, wt)
+
+
+@pytest.mark.parametrize("function", [cpuconv.conv_transpose2d, lambda x, w: cpuconv.grad.conv2d_input((1, 4, 7, 7), w, x[:, :1].repeat(6, 1))])
+def test_integers_go_forward_only(function):
+    with pytest.raises(ValueError, match=r"^x, weight: integers \(u8s8s32\).*astype"):
+        function(X, W.transpose(1, 0, 2, 3) if function is cpuconv.conv_transpose2d else W)
 
 
 @pytest.mark.parametrize(("xt", "wt"), MIXES)

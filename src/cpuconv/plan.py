@@ -97,11 +97,16 @@ class Plan(Protocol):
         ...
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Any:
-        """`weight` and `bias` (or None), contiguous and of the problem's types, as `run` wants them. `quantization`: of integers only."""
+        """The second operand, contiguous and of the problem's type, and `bias` (or None), as `run` wants them. `quantization`: of integers only.
+
+        It is called `weight`, for so it is but for the weight's gradient, where it is y's gradient.
+        """
         ...
 
     def run(self, x: Array, packed: Any, residual: Array | None, out: Array, threads: int) -> None:
-        """Compute into `out`. Arrays are of the problem's shapes and dtype, and C-contiguous unless the plan is `strided`.
+        """Compute into `out` from `x`, the first operand, and the packed second.
+
+        Arrays are of the problem's shapes and dtype, and C-contiguous unless the plan is `strided`.
 
         `residual` may be `out` itself; residual and out then have the same strides.
         """

@@ -17,47 +17,47 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cpuconv import arguments, layers
-from cpuconv.functional import OneShot
+from cpuconv import arguments
+from cpuconv.layer import Layer
+from cpuconv.options import Options
 from cpuconv.plan import Array, Quantization
 
-Ints = int | tuple[int, int]
+Sizes = int | tuple[int, ...]
 
 
-class _Quantized(layers.Conv2d):
-    """What a layer of floats lacks: zero points, and 8-bit results of `y_dtype`."""
+class _Integers(Layer):
+    """A layer whose sums are 32-bit integers or, of `y_dtype`, 8-bit ones."""
 
     y_dtype: np.dtype[Any] = np.dtype(np.int32)
 
-    def quantize(self, quantization: Quantization, y_dtype: np.dtype[Any]) -> None:
-        self._quantization, self.y_dtype = quantization, y_dtype
-
     def _dtypes(self, x: np.dtype[Any], residual: np.dtype[Any] | None) -> tuple[np.dtype[Any], str]:
         arguments.integer_type("x", x)
-        assert self._quantization
-        arguments.in_range("x_zero_point", self._quantization.x_zero_point, x)
+        assert self.quantization
+        arguments.in_range("x_zero_point", self.quantization.x_zero_point, x)
         words = arguments.INTEGER_DTYPES | {"int32": "s32"}
         return self.y_dtype, "".join(words[dtype.name] for dtype in (x, self.weight.dtype, self.y_dtype))
 
 
-class _OneShotQuantized(OneShot, _Quantized):
-    pass
+class _Quantized:
+    """What all quantized layers share."""
 
+    _rank: int
+    _one_shot = False
 
-class _Layer:
-    """What both kinds of quantized layers share."""
-
-    _kind: type[_Quantized] = _Quantized
-
-    def __init__(self, weight: npt.ArrayLike, bias: npt.ArrayLike | None, w_zero_point: Any, *geometry: Any, **options: Any) -> None:
+    def __init__(
+        self, weight: npt.ArrayLike, bias: npt.ArrayLike | None, x_zero_point: Any, w_zero_point: Any, geometry: tuple[Any, ...],
+        algorithm: str, workspace_limit: Any,
+    ) -> None:  # fmt: skip
         weight = arguments.array("weight", weight)
         arguments.integer_type("weight", weight.dtype)
         if bias is not None:
             bias = arguments.array("bias", bias, sums=True)
             if bias.dtype != np.int32:
-                raise TypeError(f"bias: dtype {bias.dtype} must be int32, of scale x_scale * w_scale")
-        self._conv = self._kind(weight, bias, *geometry, **options)
-        self._w_zero_point = arguments.zero_points("w_zero_point", w_zero_point, weight.dtype, self._conv.out_channels)
+                raise TypeError(f"bias: dtype {bias.dtype} must be int32, in units of x_scale * w_scale")
+        options = Options.parse(*geometry, rank=self._rank)
+        self._layer = _Integers(options, weight, bias, None, algorithm, None, workspace_limit, self._one_shot)
+        w_zero = arguments.zero_points("w_zero_point", w_zero_point, weight.dtype, self._layer.out_channels)
+        self._layer.quantization = Quantization(arguments.integer("x_zero_point", x_zero_point), w_zero)
 
     def __call__(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         """Return the result for `x`, written to `out` if that is given.
@@ -67,17 +67,28 @@ class _Layer:
         ValueError, TypeError
             If an argument breaks its rule; nothing is written to `out` then.
         """
-        return self._conv(x, None, out)
+        return self._layer(x, None, out)
 
     def __repr__(self) -> str:
-        return f"quantized.{type(self).__name__}({repr(self._conv).partition('(')[2]}"
+        return f"quantized.{type(self).__name__}({repr(self._layer).partition('(')[2]}"
 
     def explain(self, x_shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8) -> str:
         """Return the table of candidate algorithms for inputs of this shape and type; see `cpuconv.explain`."""
-        return self._conv.explain(x_shape, dtype)
+        return self._layer.explain(x_shape, dtype)
 
 
-class Conv2dInt32(_Layer):
+def _rescale(layer: _Integers, x_scale: Any, w_scale: Any, y_scale: Any, y_zero_point: Any) -> None:
+    """Give a layer 8-bit results."""
+    y_dtype = getattr(y_zero_point, "dtype", None)
+    if y_dtype is None or y_dtype.name not in arguments.INTEGER_DTYPES:
+        raise TypeError(f"y_zero_point: {y_zero_point!r} must be of dtype int8 or uint8, which becomes y's, such as np.uint8(0)")
+    scale = arguments.requantization(x_scale, w_scale, y_scale, layer.out_channels)
+    assert layer.quantization
+    layer.quantization = layer.quantization._replace(scale=scale, y_zero_point=arguments.integer("y_zero_point", y_zero_point))
+    layer.y_dtype = np.dtype(y_dtype)
+
+
+class Conv2dInt32(_Quantized):
     """A layer of `conv2d_int32`: the weight is packed once. It may be called from many threads at once.
 
     Parameters
@@ -98,27 +109,73 @@ class Conv2dInt32(_Layer):
     array([24, 36, 36, 36, 36, 24], dtype=int32)
     """
 
+    _rank = 2
+
     def __init__(
         self,
         weight: npt.ArrayLike,
         x_zero_point: int = 0,
         w_zero_point: npt.ArrayLike = 0,
-        stride: Ints = 1,
+        stride: Sizes = 1,
         padding: Any = 0,
-        dilation: Ints = 1,
+        dilation: Sizes = 1,
         groups: int = 1,
         *,
         layout: str = "NCHW",
         algorithm: str = "auto",
         workspace_limit: int | None = None,
     ) -> None:
-        super().__init__(
-            weight, None, w_zero_point, stride, padding, dilation, groups, layout=layout, algorithm=algorithm, workspace_limit=workspace_limit
-        )
-        self._conv.quantize(Quantization(arguments.integer("x_zero_point", x_zero_point), self._w_zero_point), np.dtype(np.int32))
+        geometry = stride, padding, dilation, groups, layout
+        super().__init__(weight, None, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
 
 
-class Conv2d(_Layer):
+class Conv1dInt32(_Quantized):
+    """A layer of `conv1d_int32`; see `Conv2dInt32`."""
+
+    _rank = 1
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike,
+        x_zero_point: int = 0,
+        w_zero_point: npt.ArrayLike = 0,
+        stride: Sizes = 1,
+        padding: Any = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        *,
+        layout: str = "NCL",
+        algorithm: str = "auto",
+        workspace_limit: int | None = None,
+    ) -> None:
+        geometry = stride, padding, dilation, groups, layout
+        super().__init__(weight, None, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+
+
+class Conv3dInt32(_Quantized):
+    """A layer of `conv3d_int32`; see `Conv2dInt32`."""
+
+    _rank = 3
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike,
+        x_zero_point: int = 0,
+        w_zero_point: npt.ArrayLike = 0,
+        stride: Sizes = 1,
+        padding: Any = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        *,
+        layout: str = "NCDHW",
+        algorithm: str = "auto",
+        workspace_limit: int | None = None,
+    ) -> None:
+        geometry = stride, padding, dilation, groups, layout
+        super().__init__(weight, None, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+
+
+class Conv2d(_Quantized):
     """A layer of quantized `conv2d`: the weight is packed once. It may be called from many threads at once.
 
     Parameters
@@ -139,6 +196,8 @@ class Conv2d(_Layer):
     array([6, 9, 9, 9, 9, 6], dtype=int8)
     """
 
+    _rank = 2
+
     def __init__(
         self,
         weight: npt.ArrayLike,
@@ -149,32 +208,86 @@ class Conv2d(_Layer):
         y_scale: float,
         y_zero_point: np.generic | Array,
         bias: npt.ArrayLike | None = None,
-        stride: Ints = 1,
+        stride: Sizes = 1,
         padding: Any = 0,
-        dilation: Ints = 1,
+        dilation: Sizes = 1,
         groups: int = 1,
         *,
         layout: str = "NCHW",
         algorithm: str = "auto",
         workspace_limit: int | None = None,
     ) -> None:
-        super().__init__(
-            weight, bias, w_zero_point, stride, padding, dilation, groups, layout=layout, algorithm=algorithm, workspace_limit=workspace_limit
-        )
-        y_dtype = getattr(y_zero_point, "dtype", None)
-        if y_dtype is None or y_dtype.name not in arguments.INTEGER_DTYPES:
-            raise TypeError(f"y_zero_point: {y_zero_point!r} must be of dtype int8 or uint8, which becomes y's, such as np.uint8(0)")
-        scale = arguments.requantization(x_scale, w_scale, y_scale, self._conv.out_channels)
-        x_zero, y_zero = arguments.integer("x_zero_point", x_zero_point), arguments.integer("y_zero_point", y_zero_point)
-        self._conv.quantize(Quantization(x_zero, self._w_zero_point, scale, y_zero), np.dtype(y_dtype))
+        geometry = stride, padding, dilation, groups, layout
+        super().__init__(weight, bias, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+        _rescale(self._layer, x_scale, w_scale, y_scale, y_zero_point)
 
 
-class _OneShotInt32(Conv2dInt32):
-    _kind = _OneShotQuantized
+class Conv1d(_Quantized):
+    """A layer of quantized `conv1d`; see `Conv2d`."""
+
+    _rank = 1
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike,
+        x_scale: float,
+        x_zero_point: int,
+        w_scale: npt.ArrayLike,
+        w_zero_point: npt.ArrayLike,
+        y_scale: float,
+        y_zero_point: np.generic | Array,
+        bias: npt.ArrayLike | None = None,
+        stride: Sizes = 1,
+        padding: Any = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        *,
+        layout: str = "NCL",
+        algorithm: str = "auto",
+        workspace_limit: int | None = None,
+    ) -> None:
+        geometry = stride, padding, dilation, groups, layout
+        super().__init__(weight, bias, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+        _rescale(self._layer, x_scale, w_scale, y_scale, y_zero_point)
 
 
-class _OneShotConv2d(Conv2d):
-    _kind = _OneShotQuantized
+class Conv3d(_Quantized):
+    """A layer of quantized `conv3d`; see `Conv2d`."""
+
+    _rank = 3
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike,
+        x_scale: float,
+        x_zero_point: int,
+        w_scale: npt.ArrayLike,
+        w_zero_point: npt.ArrayLike,
+        y_scale: float,
+        y_zero_point: np.generic | Array,
+        bias: npt.ArrayLike | None = None,
+        stride: Sizes = 1,
+        padding: Any = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        *,
+        layout: str = "NCDHW",
+        algorithm: str = "auto",
+        workspace_limit: int | None = None,
+    ) -> None:
+        geometry = stride, padding, dilation, groups, layout
+        super().__init__(weight, bias, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+        _rescale(self._layer, x_scale, w_scale, y_scale, y_zero_point)
+
+
+class _OneShot(_Quantized):
+    """For one call: borrows the weight, and counts the time of packing it."""
+
+    _one_shot = True
+
+    def __init__(self, rank: int, *arguments: Any) -> None:
+        self._rank = rank
+        super().__init__(*arguments)
 
 
 def conv2d_int32(
@@ -182,9 +295,9 @@ def conv2d_int32(
     weight: npt.ArrayLike,
     x_zero_point: int = 0,
     w_zero_point: npt.ArrayLike = 0,
-    stride: Ints = 1,
+    stride: Sizes = 1,
     padding: Any = 0,
-    dilation: Ints = 1,
+    dilation: Sizes = 1,
     groups: int = 1,
     *,
     layout: str = "NCHW",
@@ -223,9 +336,78 @@ def conv2d_int32(
     >>> conv2d_int32(np.full((1, 2, 2), 7, np.uint8), np.full((1, 1, 2, 2), 3, np.uint8), x_zero_point=5, w_zero_point=[4])
     array([[[-8]]], dtype=int32)
     """
-    layer = _OneShotInt32(
-        weight, x_zero_point, w_zero_point, stride, padding, dilation, groups, layout=layout, algorithm=algorithm, workspace_limit=workspace_limit
-    )
+    geometry = stride, padding, dilation, groups, layout
+    layer = _OneShot(2, weight, None, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+    arguments.check_apart(out, weight=weight)
+    return layer(x, out)
+
+
+def conv1d_int32(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike,
+    x_zero_point: int = 0,
+    w_zero_point: npt.ArrayLike = 0,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCL",
+    algorithm: str = "auto",
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """As `conv2d_int32`, of 1 spatial axis.
+
+    X is ``(N, C, L)`` or ``(C, L)``, weight ``(O, C/groups, kL)``; for layout="NLC" channels come last.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument breaks its rule; the message names it. Nothing is written to `out` then.
+
+    Examples
+    --------
+    >>> conv1d_int32(np.full((1, 2), 7, np.uint8), np.full((1, 1, 2), 3, np.uint8), x_zero_point=5, w_zero_point=4)
+    array([[-4]], dtype=int32)
+    """
+    geometry = stride, padding, dilation, groups, layout
+    layer = _OneShot(1, weight, None, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+    arguments.check_apart(out, weight=weight)
+    return layer(x, out)
+
+
+def conv3d_int32(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike,
+    x_zero_point: int = 0,
+    w_zero_point: npt.ArrayLike = 0,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCDHW",
+    algorithm: str = "auto",
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """As `conv2d_int32`, of 3 spatial axes.
+
+    X is ``(N, C, D, H, W)`` or ``(C, D, H, W)``, weight ``(O, C/groups, kD, kH, kW)``; for layout="NDHWC" channels come last.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument breaks its rule; the message names it. Nothing is written to `out` then.
+
+    Examples
+    --------
+    >>> conv3d_int32(np.full((1, 2, 2, 2), 7, np.uint8), np.full((1, 1, 2, 2, 2), 3, np.uint8), x_zero_point=5, w_zero_point=4)
+    array([[[[-16]]]], dtype=int32)
+    """
+    geometry = stride, padding, dilation, groups, layout
+    layer = _OneShot(3, weight, None, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
     arguments.check_apart(out, weight=weight)
     return layer(x, out)
 
@@ -240,9 +422,9 @@ def conv2d(
     y_scale: float,
     y_zero_point: np.generic | Array,
     bias: npt.ArrayLike | None = None,
-    stride: Ints = 1,
+    stride: Sizes = 1,
     padding: Any = 0,
-    dilation: Ints = 1,
+    dilation: Sizes = 1,
     groups: int = 1,
     *,
     layout: str = "NCHW",
@@ -288,9 +470,92 @@ def conv2d(
     >>> conv2d(x, 0.5, 5, w, [0.25], [4], 0.25, np.int8(-3), np.array([3], np.int32))  # 0.5 (3 - 8) = -2.5, to even -2, and -3
     array([[[-5]]], dtype=int8)
     """
-    layer = _OneShotConv2d(
-        weight, x_scale, x_zero_point, w_scale, w_zero_point, y_scale, y_zero_point, bias, stride, padding, dilation, groups,
-        layout=layout, algorithm=algorithm, workspace_limit=workspace_limit,
-    )  # fmt: skip
+    geometry = stride, padding, dilation, groups, layout
+    layer = _OneShot(2, weight, bias, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+    _rescale(layer._layer, x_scale, w_scale, y_scale, y_zero_point)
+    arguments.check_apart(out, weight=weight, bias=bias)
+    return layer(x, out)
+
+
+def conv1d(
+    x: npt.ArrayLike,
+    x_scale: float,
+    x_zero_point: int,
+    weight: npt.ArrayLike,
+    w_scale: npt.ArrayLike,
+    w_zero_point: npt.ArrayLike,
+    y_scale: float,
+    y_zero_point: np.generic | Array,
+    bias: npt.ArrayLike | None = None,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCL",
+    algorithm: str = "auto",
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """As quantized `conv2d`, of 1 spatial axis.
+
+    X is ``(N, C, L)`` or ``(C, L)``, weight ``(O, C/groups, kL)``; for layout="NLC" channels come last.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument breaks its rule; the message names it. Nothing is written to `out` then.
+
+    Examples
+    --------
+    >>> x, w = np.full((1, 2), 7, np.uint8), np.full((1, 1, 2), 3, np.uint8)
+    >>> conv1d(x, 0.5, 5, w, 0.25, 4, 0.25, np.int8(-3))  # 0.5 -4, and -3
+    array([[-5]], dtype=int8)
+    """
+    geometry = stride, padding, dilation, groups, layout
+    layer = _OneShot(1, weight, bias, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+    _rescale(layer._layer, x_scale, w_scale, y_scale, y_zero_point)
+    arguments.check_apart(out, weight=weight, bias=bias)
+    return layer(x, out)
+
+
+def conv3d(
+    x: npt.ArrayLike,
+    x_scale: float,
+    x_zero_point: int,
+    weight: npt.ArrayLike,
+    w_scale: npt.ArrayLike,
+    w_zero_point: npt.ArrayLike,
+    y_scale: float,
+    y_zero_point: np.generic | Array,
+    bias: npt.ArrayLike | None = None,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCDHW",
+    algorithm: str = "auto",
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """As quantized `conv2d`, of 3 spatial axes.
+
+    X is ``(N, C, D, H, W)`` or ``(C, D, H, W)``, weight ``(O, C/groups, kD, kH, kW)``; for layout="NDHWC" channels come last.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument breaks its rule; the message names it. Nothing is written to `out` then.
+
+    Examples
+    --------
+    >>> x, w = np.full((1, 2, 2, 2), 7, np.uint8), np.full((1, 1, 2, 2, 2), 3, np.uint8)
+    >>> conv3d(x, 0.5, 5, w, 0.25, 4, 0.25, np.int8(-3))  # 0.5 -16, and -3
+    array([[[[-11]]]], dtype=int8)
+    """
+    geometry = stride, padding, dilation, groups, layout
+    layer = _OneShot(3, weight, bias, x_zero_point, w_zero_point, geometry, algorithm, workspace_limit)
+    _rescale(layer._layer, x_scale, w_scale, y_scale, y_zero_point)
     arguments.check_apart(out, weight=weight, bias=bias)
     return layer(x, out)

@@ -16,9 +16,11 @@ class Depthwise:
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem
+        if rejection := native.unsupported(p):
+            return rejection
         if not p.groups == p.ic == p.oc:
             return Rejection(f"groups {p.groups}, {p.ic} input and {p.oc} output channels are not all the same number")
-        return native.unsupported_epilogue(problem)
+        return None
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         """Output rows of a band: two of NHWC in place; of planes as many as half of L1 holds, of strips half of L2; at least 4 times those that

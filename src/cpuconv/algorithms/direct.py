@@ -158,9 +158,7 @@ class Direct:
     plain = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
-        if problem.dtype not in NUMPY_DTYPES:
-            return Rejection("it computes in floating point")
-        return None if _has_numba() else Rejection("numba is not installed")
+        return native.other_form(problem) or (None if _has_numba() else Rejection("numba is not installed"))
 
     def tiling(self, p: Problem, cpu: Cpu) -> Tiling:
         vl = cpu.vector_length(p.dtype)

@@ -36,7 +36,7 @@ class ImplicitGemm:
     plain = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
-        return native.unsupported_epilogue(problem)
+        return native.unsupported(problem)
 
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
         pixels = p.oh * p.ow

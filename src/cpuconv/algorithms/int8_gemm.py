@@ -17,7 +17,7 @@ from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.cpu import Cpu
 from cpuconv.plan import Array, Cost, Quantization, Rejection, plain_integers, types
-from cpuconv.problem import INTEGER_DTYPES, Problem
+from cpuconv.problem import INTEGER_DTYPES, Axis, Problem
 
 PIXELS = 192  # output pixels of a band, at least
 
@@ -31,11 +31,6 @@ class Packed(NamedTuple):
     scale: Array | None
     x_zero: int
     y_zero: int
-
-
-def unit_depth(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """The shape of images as that of volumes."""
-    return (*shape[:2], 1, *shape[2:]) if layout == "nchw" else (shape[0], 1, *shape[1:])
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,7 @@ class Int8Plan:
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         p, q = self.problem, quantization or plain_integers(self.problem)
+        weight = weight.reshape(p.weight_shape)
         w = np.moveaxis(weight, (0, 1), (-1, -2)) if p.layout == "nchw" else weight
         sums = np.zeros(p.oc, np.int64) if bias is None else bias.astype(np.int64)
         w_zero: Array | None = None
@@ -88,8 +84,10 @@ class Int8Plan:
         return padded
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
-        axis = 2 if self.problem.layout == "nchw" else 1
-        self.convolution.run(np.expand_dims(x, axis), *packed, np.expand_dims(out, axis), threads)
+        if self.problem.depth is None:
+            axis = 2 if self.problem.layout == "nchw" else 1
+            x, out = np.expand_dims(x, axis), np.expand_dims(out, axis)
+        self.convolution.run(x, *packed, out, threads)
 
 
 class Int8Gemm:
@@ -98,7 +96,7 @@ class Int8Gemm:
     plain = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
-        return None if problem.dtype in INTEGER_DTYPES else Rejection("it computes with 8-bit integers")
+        return None if problem.dtype in INTEGER_DTYPES and problem.pass_ == "forward" else Rejection("it does forward convolutions of 8-bit integers")
 
     def _rows(self, p: Problem, cpu: Cpu) -> int:
         """Output rows of a band: its strip stays in half of L2."""
@@ -115,16 +113,19 @@ class Int8Gemm:
         in_rows, width = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1, (p.ow - 1) * p.stride[1] + (p.kw - 1) * p.dilation[1] + 1
         strip, sums, bands = in_rows * width * icg, rows * p.ow * min(ocg, 4 * vl), math.ceil(p.oh / rows)
         pace = {4: 4.0, 2: 1.3}[length]  # multiply-adds beside those of float32; without dot products of bytes, multiplication and addition are two
-        outputs = p.n * p.oc * p.oh * p.ow
+        outputs, slices = math.prod(p.y_shape), p.depth.out * p.depth.kernel if p.depth else 1
         compute = p.flops * (icg / p.icg) * (ocg / p.ocg) / (pace * cpu.peak("f32"))
-        moved = p.n * p.groups * bands * strip * 0.15 + outputs * (6 if p.layout == "nchw" or p.dtype[4:] != "s32" else 3) / vl
+        moved = p.n * p.groups * slices * bands * strip * 0.15 + outputs * (6 if p.layout == "nchw" or p.dtype[4:] != "s32" else 3) / vl
         seconds = 2e-6 + compute / 0.95 + moved * 1e-9 / cpu.ghz
-        weight = p.groups * p.kh * p.kw * icg * ocg * 4 // length
-        return Cost(seconds, strip * 4 // length + 8 * sums, weight, 0.0, weight / 0.5e9)
+        taps = p.depth.kernel if p.depth else 1
+        weight = p.k // p.icg * p.groups * icg * ocg * 4 // length
+        return Cost(seconds, taps * strip * 4 // length + 8 * sums, weight, 0.0, weight / 0.5e9)
 
     def build(self, problem: Problem, cpu: Cpu) -> Int8Plan:
         p = problem
         kind = types(p.dtype)
         signs = kind.x == np.int8, kind.y == np.int8
-        convolution = core.Int8Convolution(cpu.isa, native.geometry(p), (1, 1, 1, 0, 1, 1), self._rows(p, cpu), signs)
+        d = p.depth or Axis(1, 1)
+        depth = d.size, d.kernel, d.stride, d.before, d.dilation, d.out
+        convolution = core.Int8Convolution(cpu.isa, native.geometry(p), depth, self._rows(p, cpu), signs)
         return Int8Plan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, *core.int8_dot(cpu.isa), cpu.vector_length("f32"))

@@ -44,9 +44,18 @@ def activation(a: Activation | None) -> tuple[int, float, float]:
     return core.ACTIVATIONS.index(a.name), first, second
 
 
-def unsupported_epilogue(p: Problem) -> Rejection | None:
+def other_form(p: Problem) -> Rejection | None:
     if p.dtype not in NUMPY_DTYPES:
         return Rejection("it computes in floating point")
+    if p.pass_ != "forward" or p.depth:
+        return Rejection("by itself it does forward convolutions in two dimensions")
+    return None
+
+
+def unsupported(p: Problem) -> Rejection | None:
+    """Forms and epilogues that need another algorithm."""
+    if form := other_form(p):
+        return form
     if p.epilogue.activation and p.epilogue.activation.function:
         return Rejection("a Python function as activation needs a kernel compiled at run time")
     return None
