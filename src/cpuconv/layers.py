@@ -35,7 +35,7 @@ class Conv2d:
     """A 2-D convolution layer (the cross-correlation of deep learning) with fixed weights, for NumPy arrays.
 
     The parameters are those of `conv2d`. The weight is copied and packed for the CPU once; a plan is kept for each shape of
-    input, until new wisdom (`cpuconv.tune`) calls for a new one. One layer may be called from many threads at once.
+    input, until new wisdom (`cpuconv.tune`) calls for a new one. One layer may be called from many threads at once, and be copied and pickled.
 
     Parameters
     ----------
@@ -92,10 +92,23 @@ class Conv2d:
             rule = f"({self.out_channels},), one number for each output channel of weight {self.weight.shape}"
             raise ValueError(f"bias: shape {self.bias.shape} must be {rule}")
         self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias, self.bias))
+        self._start()
+
+    def _start(self) -> None:
+        """Begin without plans."""
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
         self._wisdom = wisdom.changes  # when the plans that are kept were made
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs, in another process perhaps: it plans and packs for itself."""
+        own = ("_prepared", "_packed", "_wisdom", "_lock")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     @staticmethod
     def _keep(value: Array) -> Array:
