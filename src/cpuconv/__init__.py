@@ -14,6 +14,7 @@ from cpuconv.functional import conv2d, flops, output_shape
 from cpuconv.layers import Conv2d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
+from cpuconv.receptive import ReceptiveField, receptive_field
 from cpuconv.threads import get_num_threads, set_num_threads, threads
 from cpuconv.tuning import Tuned, tune
 from cpuconv.version import __version__
@@ -22,6 +23,7 @@ __all__ = [
     "CacheInfo",
     "Conv2d",
     "Problem",
+    "ReceptiveField",
     "Tuned",
     "UnsupportedError",
     "__version__",
@@ -33,6 +35,7 @@ __all__ = [
     "flops",
     "get_num_threads",
     "output_shape",
+    "receptive_field",
     "set_num_threads",
     "show_config",
     "threads",
