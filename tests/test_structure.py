@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "tuning": {"layers", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
     "functional": {"layers", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
     "receptive": {"layers", "arguments", *LEAVES},
+    "stencils": {"functional", "arguments", "plan", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything

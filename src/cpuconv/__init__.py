@@ -15,6 +15,7 @@ from cpuconv.layers import Conv2d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
 from cpuconv.receptive import ReceptiveField, receptive_field
+from cpuconv.stencils import stencil
 from cpuconv.threads import get_num_threads, set_num_threads, threads
 from cpuconv.tuning import Tuned, tune
 from cpuconv.version import __version__
@@ -38,6 +39,7 @@ __all__ = [
     "receptive_field",
     "set_num_threads",
     "show_config",
+    "stencil",
     "threads",
     "tune",
     "wisdom",

@@ -31,7 +31,7 @@ class ReceptiveField(NamedTuple):
         Examples
         --------
         >>> receptive_field([(3, 2, 1), (3, 1, 1)]).region(0, 2)
-        (slice(0, 4, None), slice(5, 12, None))
+        (slice(0, 4, None), slice(1, 8, None))
         """
         if len(output) != len(self.size) or min(output) < 0:
             raise ValueError(f"output: {output} must be an index, at least 0, for each of {len(self.size)} axes")
