@@ -38,6 +38,7 @@ cdef extern from "ukernels/conv.h" nogil:
         long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
         int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
+        int (*depthwise_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
@@ -163,6 +164,10 @@ cdef class Convolution:
     def bias_columns(self):
         """Columns to which each group's bias is padded; 0 for none (implicit GEMM only)."""
         return self.family.gemm_bias_columns(&self.g)
+
+    def planes(self):
+        """Whether the weight is packed for planes rather than vectors of channels (depthwise only)."""
+        return bool(self.family.depthwise_planes(&self.g))
 
     def workspace(self):
         """Bytes of scratch for each thread (Winograd only)."""

@@ -54,4 +54,4 @@ class Depthwise:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.DEPTHWISE, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, rewrites=True)
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa, convolution.planes()), convolution, rewrites=True)

@@ -93,4 +93,5 @@ class ImplicitGemm:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, padded_bias=convolution.bias_columns())
+        columns = convolution.bias_columns()  # 0 where output channels are rows: then the weight is packed otherwise
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa, columns > 0), convolution, padded_bias=columns)

@@ -52,6 +52,7 @@ typedef struct {
     long (*winograd_workspace)(const conv_geometry *, const conv_blocking *);    /* bytes a thread */
     int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     long (*depthwise_packed_size)(const conv_geometry *);                        /* elements, the bias among them */
+    int (*depthwise_planes)(const conv_geometry *);                              /* whether it is packed for planes, not vectors of channels */
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);

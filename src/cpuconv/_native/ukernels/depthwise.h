@@ -239,4 +239,5 @@ static long FN(depthwise_packed_size)(const conv_geometry *g) {
     const long width = FN(plane_kernels)(g) ? 1 : VL;
     return ceil_div(g->ic, width) * width * (g->kh * g->kw + 1);
 }
+static int FN(depthwise_planes)(const conv_geometry *g) { return FN(plane_kernels)(g) != NULL; }
 #undef XB

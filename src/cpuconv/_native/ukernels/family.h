@@ -28,6 +28,7 @@ static const conv_family FN(FAMILY) = {
     .winograd_workspace = FN(winograd_workspace),
     .winograd = FN(winograd),
     .depthwise_packed_size = FN(depthwise_packed_size),
+    .depthwise_planes = FN(depthwise_planes),
     .depthwise_pack = FN(depthwise_pack),
     .depthwise = FN(depthwise),
     .im2col = FN(im2col),
