@@ -13,6 +13,7 @@ import pytest
 
 import cpuconv
 from cpuconv import Conv2d, Problem, UnsupportedError, conv2d
+from oracle import normal, suited, with_epilogue
 
 RNG = np.random.default_rng(2)
 X = RNG.standard_normal((3, 8, 12, 11)).astype(np.float32)
@@ -80,10 +81,11 @@ FORMS = {
 @pytest.mark.parametrize("name", ["x", "weight", "bias", "residual"])
 @pytest.mark.parametrize("algorithm", cpuconv.algorithms())
 def test_forms_of_arrays(form, name, algorithm):
-    arrays = {"x": X, "weight": W, "bias": B, "residual": R}
-    plain = conv2d(**arrays, algorithm=algorithm) if algorithm != "depthwise" else conv2d(X, W, B, residual=R)
-    algorithm = algorithm if algorithm != "depthwise" else "auto"
-    result = conv2d(**arrays | {name: form(arrays[name])}, algorithm=algorithm)
+    p = suited(algorithm, with_epilogue(Problem.parse("n3_ic8_ih12_iw11_oc6_kh3_kw3_s1_p0_d1_g1_f32_nchw")))
+    arrays = normal(p)._asdict()
+    options = {"stride": p.stride, "groups": p.groups, "algorithm": algorithm}
+    plain = conv2d(**arrays, **options)
+    result = conv2d(**arrays | {name: form(arrays[name])}, **options)
     assert type(result) is np.ndarray and result.dtype == np.float32 and result.dtype.isnative
     np.testing.assert_array_equal(result, plain)
 

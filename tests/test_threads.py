@@ -15,23 +15,28 @@ import numpy as np
 import pytest
 
 import cpuconv
-from cpuconv import Conv2d, conv2d
+from cpuconv import Conv2d, Problem, conv2d
 from cpuconv.algorithms import ALGORITHMS
+from oracle import normal, suited
 
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((2, 32, 40, 40)).astype(np.float32)
 W = RNG.standard_normal((48, 32, 3, 3)).astype(np.float32)
-DEPTHWISE = RNG.standard_normal((32, 1, 3, 3)).astype(np.float32)
+PROBLEM = Problem.parse("n2_ic32_ih40_iw40_oc48_kh3_kw3_s1_p1_d1_g1_f32_nchw")
 NAMES = [a.name for a in ALGORITHMS if a.name != "reference"]
 
 fork_warning = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
+def options(algorithm: str) -> dict:
+    """Arguments of a convolution of `X` that the algorithm does."""
+    p = PROBLEM if algorithm == "auto" else suited(algorithm, PROBLEM)
+    return {"weight": normal(p).weight, "stride": p.stride, "padding": 1, "groups": p.groups, "algorithm": algorithm}
+
+
 def layer(algorithm: str) -> Conv2d:
-    if algorithm == "depthwise":
-        return Conv2d(DEPTHWISE, padding=1, groups=32, algorithm=algorithm)
-    return Conv2d(W, padding=1, algorithm=algorithm)
+    return Conv2d(**options(algorithm))
 
 
 def from_threads(count, function):
@@ -227,7 +232,7 @@ def test_2000_calls_leave_memory_flat(algorithm):
     def calls(n: int) -> None:
         for _ in range(n):
             conv(x, out=conv(x))
-            conv2d(x, DEPTHWISE if algorithm == "depthwise" else W, groups=32 if algorithm == "depthwise" else 1, algorithm=algorithm)
+            conv2d(x, **options(algorithm))
 
     calls(100)
     gc.collect()
