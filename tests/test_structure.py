@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "functional": {"layers", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
     "receptive": {"layers", "arguments", *LEAVES},
     "stencils": {"functional", "arguments", "plan", *LEAVES},
+    "involution": {"algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything

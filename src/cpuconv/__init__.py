@@ -11,6 +11,7 @@ from cpuconv import wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
 from cpuconv.functional import conv2d, flops, output_shape
+from cpuconv.involution import involution2d
 from cpuconv.layers import Conv2d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
@@ -35,6 +36,7 @@ __all__ = [
     "explain",
     "flops",
     "get_num_threads",
+    "involution2d",
     "output_shape",
     "receptive_field",
     "set_num_threads",

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uintptr_t
 
 
@@ -41,6 +42,7 @@ cdef extern from "ukernels/conv.h" nogil:
         int (*depthwise_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
     ctypedef struct ukernels:
         const char *isa
@@ -50,6 +52,25 @@ cdef extern from "ukernels/tables.h" nogil:
     const ukernels *const *cpuconv_tables
     const char *const *cpuconv_features
     int cpuconv_supports(int feature) noexcept
+
+cdef extern from "separable.h" nogil:
+    ctypedef struct separable_stage:
+        const conv_family *family
+        conv_geometry g
+        conv_blocking blocking
+        conv_activation act
+        const void *weight
+        const void *bias
+    ctypedef struct separable_job:
+        const separable_stage *depthwise
+        const separable_stage *pointwise
+        long multiplier, rows, size
+        const void *x
+        const void *x_end
+        const void *residual
+        void *y
+        conv_strides xs, ys
+    int separable_run(const separable_job *, int) noexcept
 
 cdef extern from "pool.h" nogil:
     ctypedef int (*pool_task)(void *, long) noexcept nogil
@@ -125,6 +146,7 @@ cpdef enum:
     WINOGRAD
     DEPTHWISE
     IM2COL
+    INVOLUTION
 
 
 cdef class Convolution:
@@ -200,10 +222,56 @@ cdef class Convolution:
                 status = self.family.winograd(&self.g, &self.blocking, &t, self.act, threads)
             elif self.kind == DEPTHWISE:
                 status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
+            elif self.kind == INVOLUTION:
+                status = self.family.involution(&self.g, &self.blocking, &t, self.act, threads)
             else:
                 status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+cdef class Separable:
+    """Depthwise convolutions and the 1x1 convolution of their results in one pass, by bands of rows. Immutable; safe from many threads at once.
+
+    Stages are (Convolution, packed weight, packed bias): `depthwise`, one for each channel that an input channel is multiplied to, of whole images;
+    `pointwise`, of a band and, if there is a smaller last one, of that.
+    """
+    cdef separable_stage *stages
+    cdef separable_job job
+    cdef list buffers
+    cdef bint nhwc
+
+    def __cinit__(self, depthwise, pointwise):
+        cdef Convolution c
+        cdef Buffer weight, bias
+        self.stages = <separable_stage *>PyMem_Malloc((len(depthwise) + len(pointwise)) * sizeof(separable_stage))
+        if self.stages == NULL:
+            raise MemoryError()
+        self.buffers = []
+        for i, (c, w, b) in enumerate([*depthwise, *pointwise]):
+            weight, bias = Buffer(w), Buffer(b)
+            self.buffers += weight, bias
+            self.stages[i].family, self.stages[i].g, self.stages[i].blocking, self.stages[i].act = c.family, c.g, c.blocking, c.act
+            self.stages[i].weight, self.stages[i].bias = weight.pointer(), bias.pointer()
+        self.job.depthwise, self.job.pointwise = self.stages, self.stages + len(depthwise)
+        self.job.multiplier, self.job.rows = len(depthwise), self.job.pointwise.g.oh
+        self.nhwc = self.stages.g.nhwc
+
+    def __dealloc__(self):
+        PyMem_Free(self.stages)
+
+    def run(self, x, residual, y, int threads):
+        cdef Buffer bx = Buffer(x, strided=True), br = Buffer(residual, strided=True), by = Buffer(y, True, True)
+        cdef separable_job job = self.job
+        cdef int status
+        if self.stages.g.n == 0:
+            return
+        job.x, job.x_end, job.residual, job.y, job.size = bx.pointer(), bx.end(), br.pointer(), by.pointer(), bx.view.itemsize
+        job.xs, job.ys = bx.strides(self.nhwc), by.strides(self.nhwc)
+        with nogil:
+            status = separable_run(&job, threads)
+        if status:
+            raise MemoryError("separable convolution: no memory for the workspace of a thread")
 
 
 def run_tasks(uintptr_t task, uintptr_t context, long tasks, int threads):

@@ -55,6 +55,7 @@ typedef struct {
     int (*depthwise_planes)(const conv_geometry *);                              /* whether it is packed for planes, not vectors of channels */
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
 } conv_family;
 
