@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "receptive": {"layers", "arguments", *LEAVES},
     "stencils": {"functional", "arguments", "plan", *LEAVES},
     "involution": {"algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
+    "separable": {"layers", "algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything

@@ -16,6 +16,7 @@ from cpuconv.layers import Conv2d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
 from cpuconv.receptive import ReceptiveField, receptive_field
+from cpuconv.separable import SeparableConv2d, separable_conv2d
 from cpuconv.stencils import stencil
 from cpuconv.threads import get_num_threads, set_num_threads, threads
 from cpuconv.tuning import Tuned, tune
@@ -26,6 +27,7 @@ __all__ = [
     "Conv2d",
     "Problem",
     "ReceptiveField",
+    "SeparableConv2d",
     "Tuned",
     "UnsupportedError",
     "__version__",
@@ -39,6 +41,7 @@ __all__ = [
     "involution2d",
     "output_shape",
     "receptive_field",
+    "separable_conv2d",
     "set_num_threads",
     "show_config",
     "stencil",

@@ -17,13 +17,16 @@ typedef struct {
     long count, columns; /* output rows and columns */
     T *out;
     long out_row;
+    int clip;      /* of values stored */
+    T low, high;
     const T *next;  /* what the next band is made from: fetched ahead, `fetch` elements with each block */
     long fetch;
 } FN(plane_band);
 
 /* `rows` output rows from `in` on, at column offsets c[0] and c[1]; all but the pointers are constants. */
-INLINE void FN(plane_block)(const int kh, const int kw, const int s, const int rows, const int nv, const T *in, long pitch, long phase, const T *w, T *out,
-                            long out_row, const long *c) {
+INLINE void FN(plane_block)(const int kh, const int kw, const int s, const int rows, const int nv, const FN(plane_band) *b, const T *in, const T *w, T *out,
+                            const long *c) {
+    const long pitch = b->pitch, phase = b->phase;
     VEC acc[FN(PLANE_ROWS)][2];
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) acc[r][j] = SPLAT(w[kh * kw]);
     UNROLL for (int py = 0; py < s; py++)
@@ -37,19 +40,23 @@ INLINE void FN(plane_block)(const int kh, const int kw, const int s, const int r
                     if (i >= r && ky < kh) UNROLL for (int j = 0; j < nv; j++) acc[r][j] += v[j] * w[ky * kw + kx];
                 }
             }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) STORE(out + r * out_row + c[j], acc[r][j]);
+    if (b->clip) {
+        const VEC low = SPLAT(b->low), high = SPLAT(b->high);
+        UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) acc[r][j] = FN(vmin)(high, FN(vmax)(low, acc[r][j]));
+    }
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) STORE(out + r * b->out_row + c[j], acc[r][j]);
 }
 
 /* All rows of a band, at two column offsets; the last four rows may repeat some. */
 INLINE void FN(plane_columns)(const int kh, const int kw, const int s, const int nv, FN(plane_band) *b, const T *w, const long *c) {
     if (b->count < FN(PLANE_ROWS))
         for (long y = 0; y < b->count; y++)
-            FN(plane_block)(kh, kw, s, 1, nv, b->in + y * b->pitch, b->pitch, b->phase, w, b->out + y * b->out_row, b->out_row, c);
+            FN(plane_block)(kh, kw, s, 1, nv, b, b->in + y * b->pitch, w, b->out + y * b->out_row, c);
     else
         for (long y = 0; y < b->count; y += FN(PLANE_ROWS)) {
             const long row = MIN(y, b->count - FN(PLANE_ROWS));
             for (const T *end = b->next + b->fetch; b->next < end; b->next += 64 / sizeof(T)) __builtin_prefetch(b->next, 0, 2);
-            FN(plane_block)(kh, kw, s, FN(PLANE_ROWS), nv, b->in + row * b->pitch, b->pitch, b->phase, w, b->out + row * b->out_row, b->out_row, c);
+            FN(plane_block)(kh, kw, s, FN(PLANE_ROWS), nv, b, b->in + row * b->pitch, w, b->out + row * b->out_row, c);
         }
 }
 
@@ -167,7 +174,11 @@ static int FN(planes_task)(void *context, long index) {
     T *const out = take(&s, out_bytes);
     const T *residual = t->residual, *x = (const T *)t->x + image * t->xs.image, *w = t->weight;
     /* Rows follow each other in memory through the band, and through all planes if that is the whole of them. */
-    const int plain = t->ys.pixel == 1 && !residual && job->act.kind == ACT_NONE;
+    const int plain = t->ys.pixel == 1 && !residual && job->act.kind <= ACT_CLIP;
+    const conv_activation none = {ACT_NONE, 0, 0};
+    b.clip = plain && job->act.kind == ACT_CLIP;
+    b.low = (T)job->act.a;
+    b.high = (T)job->act.b;
     const int rows_follow = t->ys.row == g->ow && !residual, planes_follow = rows_follow && job->bands == 1 && t->ys.channel == plane && plane >= VL;
     const long first = part(g->oc * job->bands, job->tasks, index % job->tasks), last = part(g->oc * job->bands, job->tasks, index % job->tasks + 1);
     for (long i = first; i < last; i++) {
@@ -183,7 +194,7 @@ static int FN(planes_task)(void *context, long index) {
         FN(plane_rows)(kernels, &b, w + c * (taps + 1));
         if (!in_place) {
             const long follow = planes_follow ? (last - i) * plane : rows_follow ? b.count * g->ow : 0;
-            FN(finish_band)(&b, &t->ys, residual ? residual + at : NULL, job->act, y, y + follow);
+            FN(finish_band)(&b, &t->ys, residual ? residual + at : NULL, plain ? none : job->act, y, y + follow);
         }
     }
     return 0;
