@@ -2,7 +2,7 @@
 
     python benchmarks/separable.py
 
-float32, batch 1, as Markdown: microseconds of the two calls and of the one, and how many times as fast it is. Needs a quiet machine.
+float32, as Markdown: microseconds of the two calls and of the one, and how many times as fast it is. Needs a quiet machine.
 """
 
 from functools import partial
@@ -19,10 +19,10 @@ LAYERS = [  # input channels, size of the input, stride, output channels
 ]  # fmt: skip
 
 
-def layer(ic: int, size: int, stride: int, oc: int, layout: str, seconds: float) -> tuple[float, float]:
+def layer(ic: int, size: int, stride: int, oc: int, batch: int, layout: str, seconds: float) -> tuple[float, float]:
     """Seconds of two calls and of one."""
     rng = np.random.default_rng(0)
-    x, d, p = (rng.standard_normal(shape, np.float32) for shape in ((1, ic, size, size), (ic, 1, 3, 3), (oc, ic, 1, 1)))
+    x, d, p = (rng.standard_normal(shape, np.float32) for shape in ((batch, ic, size, size), (ic, 1, 3, 3), (oc, ic, 1, 1)))
     if layout == "NHWC":
         x, d, p = np.ascontiguousarray(x.transpose(0, 2, 3, 1)), d.transpose(2, 3, 1, 0), p.transpose(2, 3, 1, 0)
     depthwise = cpuconv.Conv2d(d, np.zeros(ic, np.float32), stride, 1, groups=ic, layout=layout, activation="relu6")
@@ -38,15 +38,16 @@ def layer(ic: int, size: int, stride: int, oc: int, layout: str, seconds: float)
 
 
 @click.command(help=__doc__.splitlines()[0])
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=0.2, show_default=True, help="For each layer and layout.")
-def main(threads: int, seconds: float) -> None:
+def main(batch: int, threads: int, seconds: float) -> None:
     cpuconv.set_num_threads(threads)
     print("| layer | NCHW: two | one | | NHWC: two | one | |\n|---|---|---|---|---|---|---|")
     for ic, size, stride, oc in LAYERS:
         cells = []
         for layout in ("NCHW", "NHWC"):
-            two, one = layer(ic, size, stride, oc, layout, seconds)
+            two, one = layer(ic, size, stride, oc, batch, layout, seconds)
             cells += [f"{two * 1e6:.0f}", f"{one * 1e6:.0f}", f"{two / one:.2f}x"]
         print(f"| {ic}-{oc}{f'/{stride}' if stride > 1 else ''} @{size} | {' | '.join(cells)} |")
 

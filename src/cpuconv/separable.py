@@ -203,13 +203,15 @@ def _band(pointwise: Problem, rows: int, machine: cpu.Cpu) -> native.NativePlan:
 def _rows(p: Problem, threads: int, machine: cpu.Cpu) -> int:
     """Output rows of a band: what the depthwise convolution makes of them takes half of L2, and each thread gets two bands.
 
-    Planes are divided into four rows at least: bands share rows of the input, and the 1x1 wants vectors of pixels.
+    Planes are divided into multiples of eight rows, or four: their kernels take four at a time, bands share rows of the input, and the 1x1 wants
+    vectors of pixels.
     """
     rows = machine.l2 // 2 // (p.ow * p.oc * p.itemsize)
     if threads > 1:
         rows = min(rows, p.n * p.oh // (2 * threads))
-    rows = min(p.oh, max(rows, 4 if p.layout == "nchw" else 1))
-    return -(-p.oh // -(-p.oh // rows))
+    if p.layout == "nchw":
+        return min(p.oh, max(rows // 8 * 8, 4))
+    return -(-p.oh // -(-p.oh // max(1, rows)))
 
 
 def separable_conv2d(

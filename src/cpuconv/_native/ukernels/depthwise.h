@@ -215,8 +215,9 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
     const long bands = ceil_div(g->oh, blocking->block), vectors = ceil_div(g->ic, VL);
     if (FN(plane_kernels)(g)) {
         /* A task takes enough to repay its start, and what follows in memory, which it fetches ahead. */
-        const long tasks = MAX(1, MIN(g->oc * bands, threads == 1 ? 1 : MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK)));
-        FN(planes_job) job = {g, tensors, act, bands, tasks};
+        const long some = MIN(bands, ceil_div(g->oh, FN(PLANE_ROWS)));
+        const long tasks = MAX(1, MIN(g->oc * some, threads == 1 ? 1 : MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK)));
+        FN(planes_job) job = {g, tensors, act, some, tasks};
         return pool_run(FN(planes_task), &job, g->n * tasks, threads);
     }
     FN(depthwise_job) job = {g, tensors, act, bands, 1};

@@ -157,12 +157,17 @@ static void FN(finish_band)(const FN(plane_band) *b, const conv_strides *s, cons
         }
 }
 
+/* First output row of a band: bands divide the blocks of PLANE_ROWS, so that only the last one has a block to repeat. */
+INLINE long FN(band_row)(const FN(planes_job) *job, long band) {
+    return MIN(job->g->oh, FN(PLANE_ROWS) * part(ceil_div(job->g->oh, FN(PLANE_ROWS)), job->bands, band));
+}
+
 /* A run of bands of an image's planes. */
 static int FN(planes_task)(void *context, long index) {
     const FN(planes_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *t = job->tensors;
-    const long image = index / job->tasks, taps = g->kh * g->kw, most = ceil_div(g->oh, job->bands), plane = g->oh * g->ow;
+    const long image = index / job->tasks, taps = g->kh * g->kw, most = FN(band_row)(job, 1), plane = g->oh * g->ow;
     const FN(plane_kernel) *kernels = FN(plane_kernels)(g);
     FN(plane_band) b = {.pitch = g->ow + (g->kw - 1) / g->sw, .columns = g->ow};
     b.phase = (most + (g->kh - 1) / g->sh) * b.pitch + g->pl + VL; /* what is written too much behind a phase */
@@ -182,11 +187,11 @@ static int FN(planes_task)(void *context, long index) {
     const int rows_follow = t->ys.row == g->ow && !residual, planes_follow = rows_follow && job->bands == 1 && t->ys.channel == plane && plane >= VL;
     const long first = part(g->oc * job->bands, job->tasks, index % job->tasks), last = part(g->oc * job->bands, job->tasks, index % job->tasks + 1);
     for (long i = first; i < last; i++) {
-        const long c = i / job->bands, oy = part(g->oh, job->bands, i % job->bands);
+        const long c = i / job->bands, oy = FN(band_row)(job, i % job->bands);
         const long at = image * t->ys.image + c * t->ys.channel + oy * t->ys.row;
         const int in_place = plain && (g->ow >= VL || (planes_follow && i < last - 1));
         T *y = (T *)t->y + at;
-        b.count = part(g->oh, job->bands, i % job->bands + 1) - oy;
+        b.count = FN(band_row)(job, i % job->bands + 1) - oy;
         b.next = FN(fill_band)(g, &b, x + c * t->xs.channel, &t->xs, t->x_end, oy);
         b.fetch = g->iw * g->sh * FN(PLANE_ROWS) / ceil_div(g->ow, 2 * VL);
         b.out = in_place ? y : out;
