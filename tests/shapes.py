@@ -122,7 +122,7 @@ n1_ic512_ih28_iw28_oc256_kh3_kw3_s1_p12_d12_g1
 
 
 def _problems(*texts: str) -> list[Problem]:
-    return [Problem.parse(f"{line}_f32_nchw") for text in texts for line in text.split()]
+    return [Problem.parse(f"{line}_f32_{'ncdhw' if '_kd' in line else 'nchw'}") for text in texts for line in text.split()]
 
 
 def both_layouts(problems: list[Problem]) -> list[Problem]:
@@ -146,3 +146,41 @@ n1_ic6_ih9_iw10_oc12_kh3_kw3_s1_p1_d1_g6
 """)
 """One of each kind, for tests that vary something else."""
 LAYER_PROBLEMS = _problems(LAYERS)
+
+THREE_D = """
+n1_ic3_id4_ih5_iw6_oc4_kd3_kh3_kw3_s1_p1_d1_g1
+n2_ic5_id6_ih7_iw8_oc7_kd3_kh3_kw3_s1_p1_d1_g1
+n1_ic4_id7_ih8_iw9_oc6_kd2_kh3_kw1_s2x1x3_p1x0x0_d1_g1
+n2_ic6_id9_ih9_iw7_oc4_kd3_kh2_kw3_s3x2x1_p2x1x0x0x1x2_d2x1x1_g2
+n1_ic3_id5_ih4_iw4_oc3_kd3_kh3_kw3_s1_p1_d1_g3
+n1_ic8_id3_ih6_iw6_oc9_kd1_kh1_kw1_s1_p0_d1_g1
+n1_ic2_id1_ih3_iw3_oc2_kd3_kh1_kw1_s1_p4x0x0_d3_g1
+n0_ic2_id3_ih3_iw3_oc2_kd3_kh3_kw3_s1_p1_d1_g1
+"""
+
+# The forward convolution of a transposed one or an input's gradient: strides with fewer and more taps than the stride has phases, outputs out
+# of all reach, dilation that shares a factor with the stride or does not, cropping and padding past the image.
+BACKWARD = """
+n2_ic5_ih8_iw9_oc6_kh3_kw3_s1_p1_d1_g1
+n1_ic16_ih14_iw14_oc24_kh3_kw3_s1_p0_d1_g1
+n1_ic4_ih8_iw8_oc6_kh2_kw2_s2_p0_d1_g1
+n2_ic5_ih9_iw10_oc7_kh2_kw2_s2_p0_d1_g1
+n2_ic3_ih16_iw12_oc5_kh4_kw4_s2_p1_d1_g1
+n1_ic1_ih13_iw14_oc6_kh9_kw9_s3_p4_d1_g1
+n1_ic3_ih21_iw20_oc4_kh7_kw5_s4x3_p3x2_d1_g1
+n1_ic4_ih11_iw12_oc6_kh1_kw1_s2x3_p0_d1_g1
+n1_ic4_ih12_iw13_oc6_kh2_kw3_s5x4_p1x0x0x2_d1_g1
+n1_ic4_ih16_iw15_oc6_kh3_kw3_s2_p2_d2_g1
+n1_ic4_ih16_iw17_oc6_kh3_kw4_s2x4_p3x1_d3x2_g1
+n1_ic4_ih5_iw6_oc6_kh3_kw3_s1_p4_d1_g1
+n2_ic12_ih9_iw9_oc16_kh3_kw3_s2_p1_d1_g4
+n1_ic8_ih9_iw10_oc8_kh3_kw3_s2_p1_d1_g8
+n1_ic6_ih1_iw21_oc5_kh1_kw5_s1x2_p0x2_d1_g1
+n0_ic4_ih6_iw6_oc5_kh3_kw3_s2_p1_d1_g1
+"""
+FORMS = [
+    *(replace(p, pass_=pass_) for p in _problems(BACKWARD) for pass_ in ("input", "weight")),
+    *(replace(p, pass_=pass_) for p in _problems(THREE_D) for pass_ in ("forward", "input", "weight")),
+    Problem.parse("n1_ic4_ih9_iw12_oc6_kh3_kw3_s2_p0x-1x1x-3_d1_g1_f32_nchw_input"),
+]
+"""What is not a forward convolution in two dimensions."""

@@ -61,7 +61,7 @@ MISTAKES = [
     ({"weight": ones(0, 4, 3, 3)}, ValueError, "weight", "(0, 4, 3, 3)"),
     ({"weight": ones(6, 4, 0, 3)}, ValueError, "weight", "(6, 4, 0, 3)"),
     ({"weight": ones(6, 0, 3, 3)}, ValueError, "weight", "(6, 0, 3, 3)"),
-    ({"weight": W.astype(np.int8)}, TypeError, "weight", "int8"),
+    ({"weight": W.astype(np.int16)}, TypeError, "weight", "int16"),
     ({"weight": W.astype(object)}, TypeError, "weight", "object"),
     ({"weight": None}, TypeError, "weight", "object"),
     ({"bias": ones(5)}, ValueError, "bias", "(5,)", "(6,)"),
@@ -241,7 +241,8 @@ def test_shapes_whose_product_overflows():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (((2, 4, 6), (6, 4, 3)), ("weight", "(6, 4, 3)")),
+        (((2, 4, 6), (6, 4)), ("weight", "(6, 4)")),
+        (((2, 4, 6, 6), (6, 4, 3)), ("x", "(2, 4, 6, 6)")),
         (((4, 5), (6, 4, 3, 3)), ("x", "(4, 5)")),
         (((1, 4, 2, 2), (6, 4, 3, 3)), ("weight", "larger")),
         (((1, 5, 6, 6), (6, 4, 3, 3)), ("x", "5 channels")),

@@ -9,14 +9,16 @@ import pytest
 from cpuconv import Problem, reference
 from cpuconv.problem import Activation, Epilogue, output_size
 from oracle import integers, with_epilogue
-from shapes import LAYER_PROBLEMS, PROBLEMS, both_layouts
+from shapes import FORMS, LAYER_PROBLEMS, PROBLEMS, both_layouts
 
 SPEC = "n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw"
 
 
-@pytest.mark.parametrize("problem", both_layouts([*PROBLEMS, *LAYER_PROBLEMS]), ids=str)
+@pytest.mark.parametrize("problem", both_layouts([*PROBLEMS, *LAYER_PROBLEMS, *FORMS]), ids=str)
 def test_specs_are_read_back(problem):
     assert Problem.parse(str(problem)) == problem
+    if problem.pass_ == "weight":
+        return  # it has no epilogue
     full = with_epilogue(dataclasses.replace(problem, dtype="f64"), Activation("clip", (-0.5, float("inf"))))
     assert Problem.parse(str(full)) == full != problem
 
@@ -33,6 +35,10 @@ def test_the_list_names_each_problem_once():
         "n2_ic4_ih8_iw9_oc6_kh3_kw1_s2_p0_d1_g2_f32_nchw_residual_act:gelu",
         "n2_ic4_ih8_iw9_oc6_kh3_kw1_s2_p0_d1_g2_f32_nchw_bias_residual_act:leaky_relu(0.1)",
         "n2_ic4_ih8_iw9_oc6_kh3_kw1_s2_p0_d1_g2_f32_nchw_act:clip(0.0,inf)",
+        "n2_ic4_id5_ih8_iw9_oc6_kd2_kh3_kw1_s2x1x1_p1x1x0_d1x2x1_g2_f64_ndhwc",
+        "n2_ic4_id5_ih8_iw9_oc6_kd2_kh3_kw1_s2_p0x1x2x3x4x5_d1_g2_f32_ncdhw_input_bias",
+        "n2_ic4_ih8_iw9_oc6_kh3_kw1_s2_p0x-1x2x-3_d1_g2_f32_nchw_input_residual_act:gelu",
+        "n2_ic4_ih8_iw9_oc6_kh3_kw1_s2_p0_d1_g2_f32_nhwc_weight",
     ],
 )
 def test_the_text_is_canonical(spec):
@@ -65,6 +71,14 @@ def test_the_text_is_canonical(spec):
         ("ic64", "ic0", "channels"),
         ("oc64", "oc0", "channels"),
         ("n1_", f"n{10**19}_", "addressed"),
+        ("nchw", "ncdhw", "spec"),
+        ("_ih", "_id4_ih", "spec"),
+        ("_kh", "_kd4_kh", "spec"),
+        ("nchw", "nchw_transposed", "spec"),
+        ("nchw", "nchw_bias_input", "spec"),
+        ("nchw", "nchw_weight_bias", "no bias"),
+        ("p1", "p1x-1x0x0", "negative"),
+        ("s1", "s1x1x1", "stride"),
     ],
 )  # fmt: skip
 def test_bad_specs(old, new, words):
@@ -100,22 +114,52 @@ def test_output_size_counts_the_windows_that_fit(kernel, dilation, stride):
 
 
 def by_the_formula(p: Problem, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """y[n,o,i,j] = sum over c,u,v of w[o,c,u,v] x[n, c, i sh + u dh - top, j sw + v dw - left], letter by letter (NCHW)."""
+    """y[n,o,i,j] = sum over c,u,v of w[o,c,u,v] x[n, c, i sh + u dh - top, j sw + v dw - left], letter by letter (channels first)."""
     y = np.zeros(p.y_shape)
-    top, _, left, _ = p.padding
-    for n, o, i, j in np.ndindex(*p.y_shape):
-        for c, u, v in np.ndindex(p.icg, p.kh, p.kw):
-            a, b = i * p.stride[0] + u * p.dilation[0] - top, j * p.stride[1] + v * p.dilation[1] - left
-            if 0 <= a < p.ih and 0 <= b < p.iw:
-                y[n, o, i, j] += weight[o, c, u, v] * x[n, o // p.ocg * p.icg + c, a, b]
+    for n, o, *out in np.ndindex(*p.y_shape):
+        for c, *tap in np.ndindex(p.icg, *(a.kernel for a in p.axes)):
+            at = [i * a.stride + u * a.dilation - a.before for i, u, a in zip(out, tap, p.axes, strict=True)]
+            if all(0 <= i < a.size for i, a in zip(at, p.axes, strict=True)):
+                y[(n, o, *out)] += weight[(o, c, *tap)] * x[(n, o // p.ocg * p.icg + c, *at)]
     return y
 
 
-@pytest.mark.parametrize("problem", [p for p in PROBLEMS if p.flops < 20_000], ids=str)
+def first(a):
+    """Channels first to channels last."""
+    return np.moveaxis(a, 1, -1)
+
+
+def last(w):
+    return np.moveaxis(w, (0, 1), (-1, -2))
+
+
+@pytest.mark.parametrize("problem", [p for p in [*PROBLEMS, *FORMS] if p.flops < 20_000 and p.pass_ == "forward"], ids=str)
 def test_the_reference_is_the_formula(problem):
     x, weight, *_ = integers(problem)
     expected = by_the_formula(problem, x, weight)
     np.testing.assert_array_equal(reference.forward(problem, x, weight), expected)
-    nhwc = dataclasses.replace(problem, layout="nhwc")
-    turned = reference.forward(nhwc, x.transpose(0, 2, 3, 1), weight.transpose(2, 3, 1, 0))
-    np.testing.assert_array_equal(turned.transpose(0, 3, 1, 2), expected)
+    turned = reference.forward(dataclasses.replace(problem, layout="nhwc"), first(x), last(weight))
+    np.testing.assert_array_equal(turned, first(expected))
+
+
+@pytest.mark.parametrize("problem", [p for p in FORMS if p.pass_ != "forward"], ids=str)
+def test_the_gradients_are_adjoint(problem):
+    """<conv(x, w), g> = <x, input_gradient(g, w)> = <w, weight_gradient(x, g)>, exactly on integers."""
+    forward = dataclasses.replace(problem, pass_="forward")
+    if min(problem.padding) < 0:
+        return  # forward has no such padding
+    x, weight, *_ = integers(forward)
+    g = np.random.default_rng(0).integers(-8, 9, problem.y_shape).astype(np.float32)
+    expected = (reference.forward(forward, x, weight) * g).sum()
+    other, arguments = (x, (g, weight)) if problem.pass_ == "input" else (weight, (x, g))
+    result = reference.compute(problem, *arguments)
+    assert result.shape == problem.result_shape and (result * other).sum() == expected
+    second = (last if problem.pass_ == "input" else first)(arguments[1])
+    turned = reference.compute(dataclasses.replace(problem, layout="nhwc"), first(arguments[0]), second)
+    np.testing.assert_array_equal(turned, (first if problem.pass_ == "input" else last)(result))
+
+
+def test_what_no_tap_reaches_is_zero():
+    problem = Problem.parse("n1_ic1_ih1_iw7_oc1_kh1_kw2_s1x3_p0x0x-1x-1_d1_g1_f32_nchw_input")
+    grad, weight = np.float32([[[[1, 10]]]]), np.float32([[[[2, 3]]]])
+    np.testing.assert_array_equal(reference.compute(problem, grad, weight), [[[[0, 2, 3, 0, 20, 30, 0]]]])

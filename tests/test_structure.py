@@ -40,16 +40,21 @@ MAY_IMPORT = {
     "reference": {"plan", "problem", *LEAVES},
     "algorithms": {"algorithms", "_jit", "_native", "cpu", "plan", "problem", "reference", "threads", *LEAVES},
     "wisdom": {"cpu", "problem", *LEAVES},
-    "planner": {"algorithms", "cpu", "plan", "problem", "verbose", "wisdom", *LEAVES},
+    "pieces": {"problem", *LEAVES},
+    "composite": {"pieces", "cpu", "plan", "problem", "reference", "threads", *LEAVES},
+    "planner": {"algorithms", "composite", "cpu", "plan", "problem", "verbose", "wisdom", *LEAVES},
     "arguments": {"plan", "problem", *LEAVES},
     "options": {"arguments", "plan", "problem", *LEAVES},
-    "layers": {"options", "arguments", "planner", "plan", "problem", "threads", "wisdom", *LEAVES},
-    "tuning": {"layers", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
-    "functional": {"layers", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
-    "receptive": {"layers", "arguments", *LEAVES},
+    "layer": {"options", "arguments", "planner", "plan", "problem", "threads", "wisdom", *LEAVES},
+    "layers": {"layer", "options", *LEAVES},
+    "tuning": {"layer", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
+    "functional": {"layer", "options", "arguments", "plan", "problem", *LEAVES},
+    "quantized": {"layer", "options", "arguments", "plan", *LEAVES},
+    "grad": {"functional", "options", "arguments", "plan", *LEAVES},
+    "receptive": {"layer", "options", "arguments", *LEAVES},
     "stencils": {"functional", "arguments", "plan", *LEAVES},
     "involution": {"algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
-    "separable": {"layers", "algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
+    "separable": {"layer", "layers", "algorithms", "_native", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything
@@ -194,7 +199,16 @@ def test_the_search_for_avx_finds_it(tmp_path):
 @on_x86
 def test_each_isa_states_all_that_its_flags_allow():
     """A level's features contain those of the level below, so that no weaker CPU slips through."""
-    rows = isas_of("x86_64")
+    rows = [row for row in isas_of("x86_64") if row.level is None]
     for weaker, stronger in itertools.pairwise(rows):
         assert set(weaker.features) < set(stronger.features)
         assert weaker.vector_bytes < stronger.vector_bytes
+
+
+@pytest.mark.parametrize("row", [row for row in ISAS if row.level], ids=lambda row: row.name)
+def test_an_isa_of_new_dot_products_comes_after_its_level(row):
+    """The last row that a CPU can run is taken."""
+    (level,) = (other for other in ISAS if other.name == row.level)
+    assert set(level.features) < set(row.features)
+    assert level.vector_bytes == row.vector_bytes
+    assert ISAS.index(level) < ISAS.index(row)

@@ -7,12 +7,12 @@
 (1, 4, 8, 8)
 """
 
-from cpuconv import wisdom
+from cpuconv import grad, quantized, wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
-from cpuconv.functional import conv2d, flops, output_shape
+from cpuconv.functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, flops, output_shape
 from cpuconv.involution import involution2d
-from cpuconv.layers import Conv2d
+from cpuconv.layers import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
 from cpuconv.receptive import ReceptiveField, receptive_field
@@ -24,7 +24,12 @@ from cpuconv.version import __version__
 
 __all__ = [
     "CacheInfo",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Problem",
     "ReceptiveField",
     "SeparableConv2d",
@@ -34,12 +39,19 @@ __all__ = [
     "algorithms",
     "cache_info",
     "clear_cache",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "explain",
     "flops",
     "get_num_threads",
+    "grad",
     "involution2d",
     "output_shape",
+    "quantized",
     "receptive_field",
     "separable_conv2d",
     "set_num_threads",

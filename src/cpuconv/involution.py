@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def involution2d(
     >>> involution2d(np.array([[[1.0, 2, 3, 4]]]), weight, padding=(0, 1))
     array([[[1., 2., 2., 3.]]])
     """
-    options = Options.parse(stride, padding, dilation, 1, layout, "zeros")
+    options = Options.parse(stride, padding, dilation, 1, layout)
     images, kernels = arguments.array("x", x), arguments.array("weight", weight)
     biases = None if bias is None else arguments.array("bias", bias)
     dtype = arguments.result_dtype(images.dtype, kernels.dtype, arguments.strong_dtype(bias, biases))
@@ -108,13 +109,8 @@ def _problem(options: Options, x_shape: tuple[int, ...], weight_shape: tuple[int
         raise ValueError(f"{rule}: {taps[0]} is not a square")
     if channels % groups:
         raise ValueError(f"weight: its {groups} groups (shape {weight_shape}) must divide the {channels} channels of x {x_shape}")
-    ih, iw = x_shape[-2:] if nchw else x_shape[-3:-1]
-    pads = arguments.resolve_padding(options.padding, (ih, iw), (kh, kw), options.stride, options.dilation)
-    problem = Problem(
-        n=n, ic=channels, ih=ih, iw=iw, oc=channels, kh=kh, kw=kw, stride=options.stride, padding=pads, dilation=options.dilation,
-        groups=groups, dtype=dtype, layout=options.layout, epilogue=Epilogue(),
-    )  # fmt: skip
-    problem.check()
+    depthwise = replace(options, groups=channels).problem(x_shape, (channels, 1, kh, kw) if nchw else (kh, kw, 1, channels), dtype, Epilogue())
+    problem = replace(depthwise, groups=groups)
     if batch and weight_shape[0] != n:
         raise ValueError(f"weight: batch {weight_shape[0]} (shape {weight_shape}) must be the {n} of x {x_shape}")
     if maps != (problem.oh, problem.ow):

@@ -15,7 +15,8 @@ from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.algorithms.depthwise import Depthwise
 from cpuconv.algorithms.implicit_gemm import ImplicitGemm
-from cpuconv.layers import MAX_SHAPES, Conv2d
+from cpuconv.layer import MAX_SHAPES
+from cpuconv.layers import Conv2d
 from cpuconv.plan import NUMPY_DTYPES, Array
 from cpuconv.problem import Epilogue, Problem
 from cpuconv.threads import for_work, get_num_threads
@@ -92,9 +93,21 @@ class SeparableConv2d:
         self.pointwise = Conv2d(pointwise, bias, layout=layout, activation=activation)
         weak = (depth_bias, self.depthwise.bias), (bias, self.pointwise.bias)
         self._dtypes = (depthwise.dtype, pointwise.dtype, *(arguments.strong_dtype(*b) for b in weak))
+        self._start()
+
+    def _start(self) -> None:
+        """Begin without plans."""
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: it plans and packs for itself."""
+        return {name: value for name, value in vars(self).items() if name not in ("_prepared", "_packed", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     def __repr__(self) -> str:
         return f"SeparableConv2d({self.depthwise!r}, {self.pointwise!r})"
@@ -183,7 +196,7 @@ class SeparableConv2d:
 
 def between(shape: tuple[int, ...], layout: Any) -> int:
     """Channels that a depthwise weight of this shape makes."""
-    arguments.choice("layout", layout, arguments.LAYOUTS_2D)
+    arguments.choice("layout", layout, arguments.LAYOUTS[2])
     form, inputs = ("(C*m, 1, kH, kW)", 1) if layout == "NCHW" else ("(kH, kW, 1, C*m)", 2)
     if len(shape) != 4 or 0 in shape or shape[inputs] != 1:
         raise ValueError(f"depthwise_weight: shape {shape} must be {form} with no empty axis, for layout {layout}")

@@ -67,7 +67,7 @@ def stencil(
     >>> stencil(image, np.stack([sobel, sobel.T])).shape
     (2, 3, 4)
     """
-    arguments.choice("layout", layout, arguments.LAYOUTS_2D)
+    arguments.choice("layout", layout, arguments.LAYOUTS[2])
     channel, bank = (1, (1, 0)) if layout == "NCHW" else (3, (2, 3))  # axes of channels: x's and the result's; the weight's, in and out
     images, stencils = arguments.array("x", x), arguments.array("weight", weight)
     if images.ndim not in (2, 3):

@@ -47,7 +47,7 @@ class Im2col:
             return Rejection("scipy-openblas32 is not installed")
         if max(p.k, p.ic, p.oc, p.oh * p.ow) > MAX_INT:
             return Rejection("sizes beyond 32 bits")
-        return native.unsupported_epilogue(problem)
+        return native.unsupported(problem)
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         return native.Blocking(max(16, min(1024, cpu.l2 // 2 // (p.k * p.itemsize))))

@@ -36,7 +36,7 @@ class ImplicitGemm:
     plain = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
-        return native.unsupported_epilogue(problem)
+        return native.unsupported(problem)
 
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
         pixels = p.oh * p.ow
@@ -93,5 +93,5 @@ class ImplicitGemm:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        columns = convolution.bias_columns()  # 0 where output channels are rows: then the weight is packed otherwise
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa, columns > 0), convolution, padded_bias=columns)
+        weight_format = self.name, cpu.isa, convolution.weight_form()
+        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, padded_bias=convolution.bias_columns())

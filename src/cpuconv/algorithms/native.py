@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cpuconv._native import core
-from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Rejection
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection
 from cpuconv.problem import Activation, Problem
 
 
@@ -44,7 +44,18 @@ def activation(a: Activation | None) -> tuple[int, float, float]:
     return core.ACTIVATIONS.index(a.name), first, second
 
 
-def unsupported_epilogue(p: Problem) -> Rejection | None:
+def other_form(p: Problem) -> Rejection | None:
+    if p.dtype not in NUMPY_DTYPES:
+        return Rejection("it computes in floating point")
+    if p.pass_ != "forward" or p.depth:
+        return Rejection("by itself it does forward convolutions in two dimensions")
+    return None
+
+
+def unsupported(p: Problem) -> Rejection | None:
+    """Forms and epilogues that need another algorithm."""
+    if form := other_form(p):
+        return form
     if p.epilogue.activation and p.epilogue.activation.function:
         return Rejection("a Python function as activation needs a kernel compiled at run time")
     return None
@@ -77,7 +88,7 @@ class NativePlan:
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
 
-    def pack(self, weight: Array, bias: Array | None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         p, dtype = self.problem, NUMPY_DTYPES[self.problem.dtype]
         values = np.zeros(p.oc, dtype) if bias is None else bias
         if self.padded_bias:

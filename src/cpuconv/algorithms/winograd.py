@@ -40,6 +40,8 @@ class Winograd:
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p, r = problem, self.r
+        if rejection := native.unsupported(p):
+            return rejection
         if (p.kh, p.kw) not in ([(r, r)] if self.stride == 2 else [(r, r), (1, r), (r, 1)]):
             kinds = f"{r}x{r}" if self.stride == 2 else f"{r}x{r}, 1x{r} or {r}x1"
             return Rejection(f"kernel size {p.kh}x{p.kw} is not {kinds}")
@@ -47,7 +49,7 @@ class Winograd:
             return Rejection(f"stride {p.stride} is not {self.stride}")
         if self.stride == 2 and p.dilation != (1, 1):
             return Rejection(f"dilation {p.dilation} is not 1")
-        return native.unsupported_epilogue(problem)
+        return None
 
     def _tile(self, taps: int) -> tuple[int, int, int]:
         """Of an axis: outputs of a tile, elements of a tile, points of the weight."""
