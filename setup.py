@@ -38,7 +38,7 @@ core = Extension(
     [str(NATIVE / "core.pyx"), str(NATIVE / "pool.c")],
     include_dirs=[str(NATIVE)],
     define_macros=[
-        ("CPUCONV_TABLES", " ".join(f"TABLE({row.symbol})" for row in ISAS)),
+        ("CPUCONV_TABLES", " ".join(f"TABLE({row.symbol}, {row.floats.replace('-', '_')}, \"{row.name}\")" for row in ISAS)),
         ("CPUCONV_FEATURES", " ".join(f'FEATURE("{f}")' for f in features)),
     ],
     extra_compile_args=FLAGS,

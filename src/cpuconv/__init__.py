@@ -7,7 +7,7 @@
 (1, 4, 8, 8)
 """
 
-from cpuconv import grad, wisdom
+from cpuconv import grad, quantized, wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
 from cpuconv.functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, flops, output_shape
@@ -44,6 +44,7 @@ __all__ = [
     "get_num_threads",
     "grad",
     "output_shape",
+    "quantized",
     "set_num_threads",
     "show_config",
     "threads",

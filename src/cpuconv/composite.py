@@ -17,8 +17,8 @@ from cpuconv import pieces, reference
 from cpuconv.cpu import Cpu
 from cpuconv.errors import UnsupportedError
 from cpuconv.pieces import Spatial
-from cpuconv.plan import Array, Cost, Plan, Rejection
-from cpuconv.problem import Epilogue, Problem
+from cpuconv.plan import Array, Cost, Plan, Quantization, Rejection
+from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
 
 COPY_SECONDS = 1e-9  # of an element from or to a view, by NumPy
@@ -65,7 +65,7 @@ class CompositePlan:
     def weight_format(self) -> Hashable:
         return "pieces", frozenset(step.weight_key for step in self.steps)
 
-    def pack(self, weight: Array, bias: Array | None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         weights: dict[Hashable, Any] = {}
         for step in self.steps:
             if step.weight_key not in weights:
@@ -266,4 +266,6 @@ class Pieces:
 
 def applies(problem: Problem) -> bool:
     """Whether a problem comes down to 2-D forward convolutions, and is not one."""
+    if problem.dtype in INTEGER_DTYPES:
+        return False
     return problem.pass_ == "input" or (problem.pass_ == "forward" and problem.depth is not None)

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport int32_t, uintptr_t
 
 
 cdef extern from "ukernels/conv.h" nogil:
@@ -38,15 +38,37 @@ cdef extern from "ukernels/conv.h" nogil:
         long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
         int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
+        int (*depthwise_by_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
     ctypedef struct ukernels:
-        const char *isa
         conv_family f32, f64
+    ctypedef struct int8_geometry:
+        conv_geometry g
+        long id, kd, sd, pf, dd, od
+    ctypedef struct int8_tensors:
+        const void *x
+        const int32_t *weight
+        const int32_t *bias
+        const int32_t *w_zero
+        const float *scale
+        void *y
+        conv_strides xs, ys
+        long xs_depth, ys_depth
+        int x_signed, y_signed, x_zero, y_zero
+    ctypedef struct int8_ukernels:
+        int dot_length, x_signed
+        long (*gemm_packed_size)(const int8_geometry *) noexcept nogil
+        void (*gemm_pack)(const int8_geometry *, const int32_t *, int32_t *) noexcept nogil
+        int (*gemm)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
 
 cdef extern from "ukernels/tables.h" nogil:
-    const ukernels *const *cpuconv_tables
+    ctypedef struct isa_table:
+        const char *isa
+        const ukernels *floats
+        const int8_ukernels *int8
+    const isa_table *cpuconv_tables
     const char *const *cpuconv_features
     int cpuconv_supports(int feature) noexcept
 
@@ -71,14 +93,25 @@ def cpu_features():
     return frozenset(found)
 
 
-cdef const conv_family *find_family(str isa, str dtype) except NULL:
+cdef const isa_table *find_isa(str isa) except NULL:
     cdef int i = 0
-    cdef bytes name = b"ukernels_" + isa.replace("-", "_").encode()
-    while cpuconv_tables[i] != NULL:
+    cdef bytes name = isa.encode()
+    while cpuconv_tables[i].isa != NULL:
         if cpuconv_tables[i].isa == name:
-            return &cpuconv_tables[i].f32 if dtype == "f32" else &cpuconv_tables[i].f64
+            return &cpuconv_tables[i]
         i += 1
     raise ValueError(f"no micro-kernels for ISA {isa!r} in this build")
+
+
+cdef const conv_family *find_family(str isa, str dtype) except NULL:
+    cdef const ukernels *floats = find_isa(isa).floats
+    return &floats.f32 if dtype == "f32" else &floats.f64
+
+
+def int8_dot(str isa):
+    """Elements in a 32-bit lane of the kernels of 8-bit integers (4: bytes, 2: of 16 bits), and whether, if bytes, the image's are signed."""
+    cdef const int8_ukernels *kernels = find_isa(isa).int8
+    return kernels.dot_length, bool(kernels.x_signed)
 
 
 def packed_columns(str isa, str dtype, long columns):
@@ -116,6 +149,15 @@ cdef class Buffer:
         cdef Py_ssize_t size = self.view.itemsize
         s.image, s.channel = self.view.strides[0] // size, self.view.strides[3 if nhwc else 1] // size
         s.row, s.pixel = self.view.strides[1 if nhwc else 2] // size, self.view.strides[2 if nhwc else 3] // size
+        return s
+
+    cdef conv_strides volume_strides(self, bint ndhwc, long *depth) noexcept:
+        """Of an array of images with depth, in elements."""
+        cdef conv_strides s
+        cdef Py_ssize_t size = self.view.itemsize
+        s.image, s.channel = self.view.strides[0] // size, self.view.strides[4 if ndhwc else 1] // size
+        s.row, s.pixel = self.view.strides[2 if ndhwc else 3] // size, self.view.strides[3 if ndhwc else 4] // size
+        depth[0] = self.view.strides[1 if ndhwc else 2] // size
         return s
 
 
@@ -164,6 +206,12 @@ cdef class Convolution:
         """Columns to which each group's bias is padded; 0 for none (implicit GEMM only)."""
         return self.family.gemm_bias_columns(&self.g)
 
+    def weight_form(self):
+        """Which of the algorithm's forms the packed weight has, where that depends on the size of the image."""
+        if self.kind == DEPTHWISE:
+            return self.family.depthwise_by_planes(&self.g)
+        return int(self.kind == IMPLICIT_GEMM and self.family.gemm_bias_columns(&self.g) == 0)
+
     def workspace(self):
         """Bytes of scratch for each thread (Winograd only)."""
         return self.family.winograd_workspace(&self.g, &self.blocking)
@@ -197,6 +245,52 @@ cdef class Convolution:
                 status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
             else:
                 status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
+        if status:
+            raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+cdef class Int8Convolution:
+    """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight, then `run`. Immutable; safe from many threads at once.
+
+    geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
+    signs: whether x, and an 8-bit y, are signed.
+    """
+    cdef const int8_ukernels *kernels
+    cdef int8_geometry q
+    cdef long rows
+    cdef bint x_signed, y_signed
+
+    def __init__(self, str isa, geometry, depth, long rows, signs):
+        self.kernels = find_isa(isa).int8
+        (self.q.g.n, self.q.g.ic, self.q.g.ih, self.q.g.iw, self.q.g.oc, self.q.g.kh, self.q.g.kw, self.q.g.sh, self.q.g.sw, self.q.g.pt, self.q.g.pl,
+         self.q.g.dh, self.q.g.dw, self.q.g.groups, self.q.g.oh, self.q.g.ow, self.q.g.nhwc) = geometry
+        self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
+        self.rows = rows
+        self.x_signed, self.y_signed = signs
+
+    def packed_size(self):
+        """Lanes of the packed weight."""
+        return self.kernels.gemm_packed_size(&self.q)
+
+    def pack(self, lanes, packed):
+        cdef Buffer w = Buffer(lanes), p = Buffer(packed, True)
+        with nogil:
+            self.kernels.gemm_pack(&self.q, <const int32_t *>w.view.buf, <int32_t *>p.view.buf)
+
+    def run(self, x, weight, bias, w_zero, scale, int x_zero, int y_zero, y, int threads):
+        """x and y of 5 axes, in y's case of int32 or, with scale, of bytes; bias, w_zero and scale padded to panels; w_zero and scale may be None."""
+        cdef Buffer bx = Buffer(x, strided=True), bw = Buffer(weight), bb = Buffer(bias), bz = Buffer(w_zero), bs = Buffer(scale)
+        cdef Buffer by = Buffer(y, True, True)
+        cdef int8_tensors t
+        cdef int status = 0
+        if self.q.g.n == 0:
+            return
+        t.x, t.weight, t.bias, t.w_zero = bx.pointer(), <const int32_t *>bw.pointer(), <const int32_t *>bb.pointer(), <const int32_t *>bz.pointer()
+        t.scale, t.y = <const float *>bs.pointer(), by.pointer()
+        t.xs, t.ys = bx.volume_strides(self.q.g.nhwc, &t.xs_depth), by.volume_strides(self.q.g.nhwc, &t.ys_depth)
+        t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
+        with nogil:
+            status = self.kernels.gemm(&self.q, &t, self.rows, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
 

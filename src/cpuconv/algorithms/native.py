@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cpuconv._native import core
-from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Rejection
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection
 from cpuconv.problem import Activation, Problem
 
 
@@ -45,6 +45,8 @@ def activation(a: Activation | None) -> tuple[int, float, float]:
 
 
 def other_form(p: Problem) -> Rejection | None:
+    if p.dtype not in NUMPY_DTYPES:
+        return Rejection("it computes in floating point")
     if p.pass_ != "forward" or p.depth:
         return Rejection("by itself it does forward convolutions in two dimensions")
     return None
@@ -86,7 +88,7 @@ class NativePlan:
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
 
-    def pack(self, weight: Array, bias: Array | None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         p, dtype = self.problem, NUMPY_DTYPES[self.problem.dtype]
         values = np.zeros(p.oc, dtype) if bias is None else bias
         if self.padded_bias:
