@@ -86,7 +86,8 @@ class CompositePlan:
             yield x, residual, out
             return
         for i in range(self.problem.n):
-            yield self._stack(x, i), None if residual is None else self._stack(residual, i), self._stack(out, i)
+            y = self._stack(out, i)
+            yield self._stack(x, i), None if residual is None else y if residual is out else self._stack(residual, i), y
 
     def _stack(self, a: Array, i: int) -> Array:
         if self.problem.depth is None:
