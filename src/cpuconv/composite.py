@@ -86,7 +86,8 @@ class CompositePlan:
             yield x, residual, out
             return
         for i in range(self.problem.n):
-            yield self._stack(x, i), None if residual is None else self._stack(residual, i), self._stack(out, i)
+            y = self._stack(out, i)
+            yield self._stack(x, i), None if residual is None else y if residual is out else self._stack(residual, i), y
 
     def _stack(self, a: Array, i: int) -> Array:
         if self.problem.depth is None:
@@ -175,11 +176,15 @@ def _weight(p: Problem, weight: Array, step: Step) -> Array:
 
 
 def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
-    if taps == tuple(range(w.shape[axis])):
+    """Taps of an axis: a view, but for those with zeros between."""
+    before: tuple[Any, ...] = (slice(None),) * axis
+    if pieces.ZERO in taps:
+        w = np.take(w, taps, axis)
+        w[(*before, [t == pieces.ZERO for t in taps])] = 0
         return w
-    w = np.take(w, taps, axis)
-    w[(slice(None),) * axis + ([t == pieces.ZERO for t in taps],)] = 0
-    return w
+    step = taps[1] - taps[0] if len(taps) > 1 else 1
+    end = taps[-1] + step
+    return w[(*before, slice(taps[0], None if end < 0 else end, step))]
 
 
 class Pieces:
