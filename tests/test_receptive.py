@@ -47,6 +47,9 @@ def test_forms_agree():
     assert receptive_field([((3, 5), 1, ((1, 0), (2, 4)), 2), {"kernel_size": 3, "stride": 2, "padding": 1}]) == expected
     assert receptive_field([]) == ((1, 1), (1, 1), (0, 0))
     assert receptive_field([((3,), 2, 1), 3 * (3,)]) == ((7,), (6,), (-7,))
+    volume = cpuconv.Conv3d(np.ones((1, 1, 3, 4, 5)), padding=((0, 1), (2, 3), (4, 5)), stride=(1, 2, 3))
+    assert receptive_field([volume, (2,)]) == ((4, 6, 8), (1, 2, 3), (0, -2, -4))
+    assert receptive_field([cpuconv.Conv1d(np.ones((1, 1, 3)), padding="same")]) == ((3,), (1,), (-1,))
     assert str(expected) == "ReceptiveField(size=(7, 11), jump=(2, 2), start=(-2, -3))"
 
 
@@ -59,6 +62,7 @@ def test_forms_agree():
         ([(3, 2, "same")], ValueError, r"layers\[0\] padding: 'same' with stride 2"),
         ([(3, 1, "full")], ValueError, r"layers\[0\] padding: 'full' is not one of"),
         ([(3, 1, -1)], ValueError, r"layers\[0\] padding: -1 must be at least 0"),
+        ([cpuconv.ConvTranspose2d(np.ones((1, 1, 2, 2)), stride=2)], ValueError, r"layers\[0\]: a transposed"),
         ([{"stride": 2}], ValueError, r"layers\[0\]: has no kernel_size"),
         ([{"kernel": 2}], ValueError, r"layers\[0\]: 'kernel' is not one of"),
         ([(3, 1, 1, 1, 1)], ValueError, r"layers\[0\]: .*must be"),

@@ -1,5 +1,7 @@
 """Separable convolution against its two parts in float64, by PyTorch."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,8 @@ def test_mistakes(changes, error, message):
 def test_the_layer_checks_its_multiplier():
     with pytest.raises(ValueError, match="depth_multiplier: 5 must divide the 24"):
         SeparableConv2d(DEPTHWISE, POINTWISE, depth_multiplier=5)
+
+
+def test_the_layer_can_be_copied():
+    conv = SeparableConv2d(DEPTHWISE, POINTWISE, BIAS, depth_multiplier=2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(conv))(X), conv(X))

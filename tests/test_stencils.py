@@ -73,7 +73,7 @@ def test_out(weight):
         (IMAGE, BANK[0, 0], {}, ValueError, r"weight: shape \(5,\) must be \(kH, kW\) or \(O, kH, kW\)"),
         (IMAGE, BANK[None], {"layout": "NHWC"}, ValueError, r"weight: .*\(kH, kW, O\)"),
         (IMAGE, BANK[:0], {}, ValueError, "weight: .*no empty axis"),
-        (IMAGE.astype(np.uint8), BANK, {}, TypeError, "x: dtype uint8"),
+        (IMAGE.astype(np.int64), BANK, {}, TypeError, "x: dtype int64"),
         (IMAGE, BANK, {"layout": "HWC"}, ValueError, "layout: 'HWC'"),
         (IMAGE, BANK, {"padding_mode": "mirror"}, ValueError, "padding_mode: 'mirror'"),
         (IMAGE, BANK, {"out": np.empty((23, 31))}, ValueError, r"out: shape \(23, 31\) must have 3 axes"),
@@ -84,3 +84,10 @@ def test_out(weight):
 def test_mistakes(x, weight, options, error, message):
     with pytest.raises(error, match=message):
         stencil(x, weight, **options)
+
+
+def test_pictures_of_bytes():
+    picture = RNG.integers(0, 256, (20, 30)).astype(np.uint8)
+    np.testing.assert_allclose(stencil(picture, BANK[0]), ndimage.correlate(picture.astype(np.float64), BANK[0], mode="constant"), atol=1e-10)
+    sobel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.int8)
+    np.testing.assert_array_equal(stencil(picture, sobel), ndimage.correlate(picture.astype(np.int32), sobel, mode="constant"))

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpuconv import arguments
-from cpuconv.layers import Conv2d
+from cpuconv.layer import Layer
+from cpuconv.options import TransposedOptions
 
 FIELDS = ("kernel_size", "stride", "padding", "dilation")
 
@@ -49,8 +50,9 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
     Parameters
     ----------
     layers : iterable
-        Each one a `Conv2d`, a tuple ``(kernel_size, stride, padding, dilation)`` of which the last ones may be left out, or a dict
-        of these names. The values are those of `conv2d`; an int holds for every axis, and stacks of nothing but ints have two.
+        Each one a layer (`Conv1d`, `Conv2d`, `Conv3d`), a tuple ``(kernel_size, stride, padding, dilation)`` of which the last ones may
+        be left out, or a dict of these names. The values are those of `conv2d`; an int holds for every axis, and stacks of nothing but
+        ints have two.
 
     Returns
     -------
@@ -100,9 +102,11 @@ class _Layer(NamedTuple):
 
 
 def _layer(name: str, layer: Any) -> _Layer:
-    if isinstance(layer, Conv2d):
+    if isinstance(layer, Layer):
         o = layer.options
-        pads: Any = o.padding if isinstance(o.padding, str) else (o.padding[:2], o.padding[2:])
+        if isinstance(o, TransposedOptions):
+            raise ValueError(f"{name}: a transposed convolution has no jump in whole pixels, got {layer!r}")
+        pads: Any = o.padding if isinstance(o.padding, str) else tuple(zip(o.padding[::2], o.padding[1::2], strict=True))
         return _layer(name, (o.kernel_size(layer.weight.shape), o.stride, pads, o.dilation))
     if isinstance(layer, Mapping):
         if unknown := [key for key in layer if key not in FIELDS]:
@@ -113,7 +117,7 @@ def _layer(name: str, layer: Any) -> _Layer:
             raise ValueError(f"{name}: {layer!r} must be ({', '.join(FIELDS)})")
         fields = dict(zip(FIELDS, layer, strict=False))
     else:
-        raise TypeError(f"{name}: must be a Conv2d, a tuple ({', '.join(FIELDS)}) or a dict of these, got {layer!r}")
+        raise TypeError(f"{name}: must be a layer, a tuple ({', '.join(FIELDS)}) or a dict of these, got {layer!r}")
     if "kernel_size" not in fields:
         raise ValueError(f"{name}: has no kernel_size")
     kernel, stride, dilation = (_numbers(f"{name} {key}", fields.get(key, 1), 1) for key in ("kernel_size", "stride", "dilation"))
