@@ -16,7 +16,7 @@ import numpy as np
 from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.cpu import Cpu
-from cpuconv.plan import Array, Cost, Quantization, Rejection, plain_integers, types
+from cpuconv.plan import Array, Cost, Quantization, Rejection, aligned_empty, plain_integers, types
 from cpuconv.problem import INTEGER_DTYPES, Axis, Problem
 
 PIXELS = 192  # output pixels of a band, at least
@@ -64,7 +64,7 @@ class Int8Plan:
         else:
             elements = w - q.w_zero_point.astype(np.int16)
         lanes = self._lanes(elements)
-        packed = native.aligned_empty(self.convolution.packed_size(), np.dtype(np.int32))
+        packed = aligned_empty(self.convolution.packed_size(), np.dtype(np.int32))
         self.convolution.pack(lanes, packed)
         bias_and_zeros = self._padded(sums.astype(np.int32)), None if w_zero is None else self._padded(w_zero)
         return Packed(packed, *bias_and_zeros, None if q.scale is None else self._padded(q.scale), q.x_zero_point, q.y_zero_point)
