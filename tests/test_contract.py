@@ -80,6 +80,22 @@ def test_integers_are_exact(algorithm, problem, cpu):
     np.testing.assert_array_equal(run(algorithm.build(problem, cpu), arrays), reference.forward(problem, *arrays))
 
 
+@each([with_epilogue(p) for p in both_layouts(FEW)])
+def test_the_packed_weight_serves_every_image_that_it_says(algorithm, problem, cpu):
+    """A layer keeps one packed weight for all plans of one weight_format, whatever the size of the image."""
+    plan, arrays = algorithm.build(problem, cpu), integers(problem)
+    packed = {plan.weight_format: plan.pack(arrays.weight, arrays.bias)}
+    for size in (1, 2, 5, 19):
+        other = replace(problem, n=1, ih=problem.kh * problem.dilation[0] + size, iw=problem.kw * problem.dilation[1] + size)
+        plan = algorithm.build(other, cpu)
+        if plan.weight_format in packed:
+            image = integers(other)
+            image = Arrays(image.x, arrays.weight, arrays.bias, image.residual)
+            out = np.full(other.y_shape, np.nan, np.float32)
+            plan.run(image.x, packed[plan.weight_format], image.residual, out, 1)
+            np.testing.assert_array_equal(out, run(plan, image))
+
+
 @each([with_epilogue(p, RELU) for p in ALL])
 def test_threads_do_not_change_the_bits(algorithm, problem, cpu):
     plan, arrays = algorithm.build(problem, cpu), normal(problem)

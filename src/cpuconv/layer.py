@@ -51,10 +51,23 @@ class Layer:
             rule = f"({self.out_channels},), one number for each output channel of weight {self.weight.shape}"
             raise ValueError(f"bias: shape {self.bias.shape} must be {rule}")
         self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias, self.bias))
+        self._start()
+
+    def _start(self) -> None:
+        """Begin without plans."""
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
         self._wisdom = wisdom.changes  # when the plans that are kept were made
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs, in another process perhaps: it plans and packs for itself."""
+        own = ("_prepared", "_packed", "_wisdom", "_lock")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     def _keep(self, value: Array) -> Array:
         """A copy: what the caller does with the array later changes nothing."""

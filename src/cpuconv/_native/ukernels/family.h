@@ -29,6 +29,7 @@ static const conv_family FN(FAMILY) = {
     .winograd = FN(winograd),
     .depthwise_packed_size = FN(depthwise_packed_size),
     .depthwise_pack = FN(depthwise_pack),
+    .depthwise_by_planes = FN(depthwise_by_planes),
     .depthwise = FN(depthwise),
     .im2col = FN(im2col),
 };

@@ -45,6 +45,17 @@ INLINE VEC FN(odds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(ODD)); }
 #undef EVEN
 #undef ODD
 
+/* Elements of a and b side by side, by number. */
+INLINE VEC FN(choose)(VEC a, VEC b, FN(mask) lanes) {
+#ifdef __clang__
+    VEC v;
+    for (int l = 0; l < VB / (int)sizeof(T); l++) v[l] = lanes[l] < VL ? a[lanes[l]] : b[lanes[l] - VL];
+    return v;
+#else
+    return __builtin_shuffle(a, b, lanes);
+#endif
+}
+
 /* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has `stride` elements a pixel. Whole vectors are written:
    what lies beyond the channels is overwritten, up to VL past the last pixel. Whole vectors are read past the last pixel, but never
    at or past `end`, the end of the array. */
