@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from cpuconv import arguments, planner, wisdom
 from cpuconv.options import Options
-from cpuconv.plan import Array, Plan, Quantization, types
+from cpuconv.plan import Array, Plan, Quantization, aligned_empty, types
 from cpuconv.planner import Budget
 from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
 
+ALIGNED_FROM = 2e-5  # seconds: a shorter call would spend more on aligning its result than it gains
 MAX_SHAPES = 64  # input shapes for which a layer keeps its plan; the oldest is forgotten
 
 
@@ -114,7 +115,8 @@ class Layer:
         if residual_array is not None and residual_array.shape != prepared.shape:
             raise ValueError(f"residual: shape {residual_array.shape} must be the result's shape {prepared.shape}")
         if out is None:
-            result = np.empty(prepared.shape, prepared.dtype)
+            new = aligned_empty if prepared.plan.cost.seconds > ALIGNED_FROM else np.empty
+            result = new(prepared.shape, prepared.dtype)
         else:
             result = arguments.output(out, prepared.shape, prepared.dtype, **{self.options.operand: x})
             if residual_array is not None and arguments.overlap(result, residual_array):

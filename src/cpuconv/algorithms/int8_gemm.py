@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from cpuconv._native import core
-from cpuconv.algorithms import int8, native
+from cpuconv.algorithms import int8
 from cpuconv.cpu import Cpu
-from cpuconv.plan import Array, Cost, Rejection
+from cpuconv.plan import Array, Cost, Rejection, aligned_empty
 from cpuconv.problem import Problem
 
 PIXELS = 192  # output pixels of a band, at least
@@ -27,7 +27,7 @@ class GemmPlan(int8.Int8Plan):
         lanes = np.zeros((p.groups, *taps, count * self.dot_length, p.ocg), elements.dtype)
         lanes[..., : p.icg, :] = np.moveaxis(elements.reshape(*taps, p.icg, p.groups, p.ocg), -2, 0)
         lanes = np.ascontiguousarray(lanes.reshape(p.groups, *taps, count, self.dot_length, p.ocg).swapaxes(-1, -2))
-        packed = native.aligned_empty(self.convolution.packed_size(), np.dtype(np.int32))
+        packed = aligned_empty(self.convolution.packed_size(), np.dtype(np.int32))
         self.convolution.pack(lanes, packed)
         return packed
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cpuconv._native import core
-from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
 from cpuconv.problem import Activation, Problem
 
 
@@ -65,13 +65,6 @@ def plain_error(p: Problem) -> float:
     """Largest error to expect of plain summation of k products, relative to max|y|: roundings add up like a random walk."""
     unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
     return unit * (8 + 1.5 * math.sqrt(p.k))
-
-
-def aligned_empty(elements: int, dtype: np.dtype[np.generic]) -> Array:
-    """Uninitialised and 64-byte aligned, so that no vector load of a packed panel crosses a cache line."""
-    raw = np.empty(elements * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + elements * dtype.itemsize].view(dtype)
 
 
 @dataclass(frozen=True)
