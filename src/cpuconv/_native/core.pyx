@@ -61,9 +61,11 @@ cdef extern from "ukernels/conv.h" nogil:
         int x_signed, y_signed, x_zero, y_zero
     ctypedef struct int8_ukernels:
         int dot_length, x_signed
+        int (*gemm_form)(const int8_geometry *) noexcept nogil
         long (*gemm_packed_size)(const int8_geometry *) noexcept nogil
         void (*gemm_pack)(const int8_geometry *, const int32_t *, int32_t *) noexcept nogil
         int (*gemm)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
+        int (*depthwise)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
 
 cdef extern from "ukernels/tables.h" nogil:
     ctypedef struct isa_table:
@@ -316,23 +318,28 @@ cdef class Separable:
         if status:
             raise MemoryError("separable convolution: no memory for the workspace of a thread")
 cdef class Int8Convolution:
-    """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight, then `run`. Immutable; safe from many threads at once.
+    """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight (GEMM), then `run`. Immutable; safe from many threads at once.
 
-    geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
+    kind: IMPLICIT_GEMM or DEPTHWISE; geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
     signs: whether x, and an 8-bit y, are signed.
     """
     cdef const int8_ukernels *kernels
     cdef int8_geometry q
     cdef long rows
+    cdef int kind
     cdef bint x_signed, y_signed
 
-    def __init__(self, str isa, geometry, depth, long rows, signs):
+    def __init__(self, str isa, int kind, geometry, depth, long rows, signs):
         self.kernels = find_isa(isa).int8
         (self.q.g.n, self.q.g.ic, self.q.g.ih, self.q.g.iw, self.q.g.oc, self.q.g.kh, self.q.g.kw, self.q.g.sh, self.q.g.sw, self.q.g.pt, self.q.g.pl,
          self.q.g.dh, self.q.g.dw, self.q.g.groups, self.q.g.oh, self.q.g.ow, self.q.g.nhwc) = geometry
         self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
-        self.rows = rows
+        self.kind, self.rows = kind, rows
         self.x_signed, self.y_signed = signs
+
+    def form(self):
+        """Of the packed weight (GEMM): convolutions of equal form share theirs."""
+        return self.kernels.gemm_form(&self.q)
 
     def packed_size(self):
         """Lanes of the packed weight."""
@@ -356,7 +363,10 @@ cdef class Int8Convolution:
         t.xs, t.ys = bx.volume_strides(self.q.g.nhwc, &t.xs_depth), by.volume_strides(self.q.g.nhwc, &t.ys_depth)
         t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
         with nogil:
-            status = self.kernels.gemm(&self.q, &t, self.rows, threads)
+            if self.kind == IMPLICIT_GEMM:
+                status = self.kernels.gemm(&self.q, &t, self.rows, threads)
+            else:
+                status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
 
