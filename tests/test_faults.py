@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cpuconv
-from cpuconv import Conv2d, Problem, conv2d, cpu, tuning, wisdom
+from cpuconv import Conv2d, Problem, conv2d, cpu, planner, tuning, wisdom
 from cpuconv.wisdom import Measured
 from processes import child_result, fork_warning, forks, fresh
 
@@ -49,19 +50,30 @@ def saved(directory: Path) -> list[str]:
 # Interrupts
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _numba_is_loaded():
+    """An interrupt while Numba starts leaves Numba half made."""
+    for spec in SMALL:
+        for algorithm in tuning.contestants(Problem.parse(spec), planner.Budget(), HERE):
+            algorithm.build(Problem.parse(spec), HERE)
+    conv2d(X, W, algorithm="direct" if find_spec("numba") else "auto")
+
+
 @contextlib.contextmanager
 def interrupted_at(event: int):
     """KeyboardInterrupt behind the n-th call of a function, which is where the interpreter looks for signals."""
     left = itertools.count(event, -1)
+    fallen = []
 
     def count(frame, kind, _) -> None:
         if kind in ("call", "c_return") and next(left) == 0:
             sys.setprofile(None)
+            fallen.append(event)
             raise KeyboardInterrupt
 
     sys.setprofile(count)
     try:
-        yield
+        yield fallen
     finally:
         sys.setprofile(None)
 
@@ -69,14 +81,12 @@ def interrupted_at(event: int):
 def interruptions(action, step: int):
     """Do `action` again and again, interrupted later and later until it ends by itself; yields after each interruption."""
     for event in itertools.count(0, step):
-        try:
-            with interrupted_at(event):
-                action()
-        except KeyboardInterrupt:
-            yield event
-        else:
+        with contextlib.suppress(KeyboardInterrupt), interrupted_at(event) as fallen:
+            action()
+        if not fallen:
             assert event > 20 * step, "it was hardly interrupted"
             return
+        yield event  # even if it was lost in a destructor, where Python cannot raise
 
 
 quiet = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
