@@ -235,7 +235,7 @@ static void FN(depthwise_pack)(const conv_geometry *g, const void *weight, const
         for (long l = 0; l < width; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)bias)[c + l];
     }
 }
-static int FN(depthwise_by_planes)(const conv_geometry *g) { return FN(plane_kernels)(g) != NULL; }
+static int FN(depthwise_by_planes)(const conv_geometry *g) { return FN(plane_kernel_of)(g) != NULL; }
 static long FN(depthwise_packed_size)(const conv_geometry *g) {
     const long width = FN(plane_kernel_of)(g) ? 1 : VL;
     return ceil_div(g->ic, width) * width * (g->kh * g->kw + 1);
