@@ -13,6 +13,7 @@ from cpuconv.algorithms import ALGORITHMS
 from cpuconv.cpu import available_isas, detect, with_isa
 from cpuconv.plan import NUMPY_DTYPES
 from cpuconv.problem import Epilogue
+from shapes import PROBLEMS
 
 CPUS = [with_isa(detect(), isa) for isa in available_isas()]
 SLOPES = {"clip": 1, "leaky_relu": 1, "sigmoid": 0.25, "tanh": 1, "silu": 1.1, "hardsigmoid": 1 / 6, "hardswish": 1.5, "gelu": 1.13}
@@ -24,6 +25,10 @@ class Arrays(NamedTuple):
     weight: np.ndarray
     bias: np.ndarray | None
     residual: np.ndarray | None
+
+
+def does_forward(algorithm) -> bool:
+    return any(not algorithm.supports(p, CPUS[-1]) for p in PROBLEMS)
 
 
 def suited(algorithm: str, problem: Problem) -> Problem:

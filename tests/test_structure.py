@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "layers": {"options", "arguments", "planner", "plan", "problem", "threads", "wisdom", *LEAVES},
     "tuning": {"layers", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
     "functional": {"layers", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
+    "grad": {"options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything

@@ -7,7 +7,7 @@
 (1, 4, 8, 8)
 """
 
-from cpuconv import wisdom
+from cpuconv import grad, wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
 from cpuconv.functional import conv2d, flops, output_shape
@@ -32,6 +32,7 @@ __all__ = [
     "explain",
     "flops",
     "get_num_threads",
+    "grad",
     "output_shape",
     "set_num_threads",
     "show_config",

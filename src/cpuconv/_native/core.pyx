@@ -21,8 +21,19 @@ cdef extern from "ukernels/conv.h" nogil:
         void *y
         const void *x_end
         conv_strides xs, ys
+    ctypedef struct conv_axis:
+        long size "in", out, taps, stride, pad, dilation
+    ctypedef struct conv_gradient:
+        const void *x
+        const void *dy
+        void *dw
+        const void *x_end
+        const void *dy_end
+        conv_strides xs, ys
+        conv_axis depth
+        long x_slice, y_slice
     ctypedef struct conv_blocking:
-        long block, channels, kc
+        long block, channels, chunks, kc
         int mh, mw
         double point[3]
     ctypedef struct conv_blas:
@@ -40,6 +51,7 @@ cdef extern from "ukernels/conv.h" nogil:
         long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
     ctypedef struct ukernels:
         const char *isa
@@ -114,9 +126,19 @@ cdef class Buffer:
         """Of an image array, in elements."""
         cdef conv_strides s
         cdef Py_ssize_t size = self.view.itemsize
-        s.image, s.channel = self.view.strides[0] // size, self.view.strides[3 if nhwc else 1] // size
-        s.row, s.pixel = self.view.strides[1 if nhwc else 2] // size, self.view.strides[2 if nhwc else 3] // size
+        cdef int last = self.view.ndim - 1, width = last - 1 if nhwc else last
+        s.image, s.channel = self.view.strides[0] // size, self.view.strides[last if nhwc else 1] // size
+        s.row, s.pixel = self.view.strides[width - 1] // size, self.view.strides[width] // size
         return s
+
+    cdef long slice(self, bint nhwc) noexcept:
+        """Elements between the slices of a 3-D image array; 0 for a 2-D one."""
+        return self.view.strides[1 if nhwc else 2] // self.view.itemsize if self.view.ndim == 5 else 0
+
+
+cdef int set_geometry(conv_geometry *g, values) except -1:
+    (g.n, g.ic, g.ih, g.iw, g.oc, g.kh, g.kw, g.sh, g.sw, g.pt, g.pl, g.dh, g.dw, g.groups, g.oh, g.ow, g.nhwc) = values
+    return 0
 
 
 cpdef enum:
@@ -144,8 +166,7 @@ cdef class Convolution:
         self.family = find_family(isa, dtype)
         self.f64 = dtype == "f64"
         self.kind = kind
-        (self.g.n, self.g.ic, self.g.ih, self.g.iw, self.g.oc, self.g.kh, self.g.kw, self.g.sh, self.g.sw, self.g.pt, self.g.pl,
-         self.g.dh, self.g.dw, self.g.groups, self.g.oh, self.g.ow, self.g.nhwc) = geometry
+        set_geometry(&self.g, geometry)
         self.act.kind, self.act.a, self.act.b = activation
         self.blocking.block, self.blocking.channels, self.blocking.kc, self.blocking.mh, self.blocking.mw, points = blocking
         for i, point in enumerate(points):
@@ -199,6 +220,35 @@ cdef class Convolution:
                 status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+cdef class WeightGradient:
+    """The gradient of a weight on one geometry. Immutable; safe from many threads at once.
+
+    geometry: the ints of conv_geometry in order; depth: those of conv_axis; blocking: (block, channels, chunks).
+    """
+    cdef const conv_family *family
+    cdef conv_geometry g
+    cdef conv_axis depth
+    cdef conv_blocking blocking
+
+    def __init__(self, str isa, str dtype, geometry, depth, blocking):
+        self.family = find_family(isa, dtype)
+        set_geometry(&self.g, geometry)
+        self.depth.size, self.depth.out, self.depth.taps, self.depth.stride, self.depth.pad, self.depth.dilation = depth
+        self.blocking.block, self.blocking.channels, self.blocking.chunks = blocking
+
+    def run(self, x, dy, dw, int threads):
+        """dw is C-contiguous."""
+        cdef Buffer bx = Buffer(x, strided=True), by = Buffer(dy, strided=True), bw = Buffer(dw, True)
+        cdef conv_gradient t
+        cdef int status
+        t.x, t.dy, t.dw, t.x_end, t.dy_end = bx.pointer(), by.pointer(), bw.pointer(), bx.end(), by.end()
+        t.xs, t.ys, t.x_slice, t.y_slice, t.depth = bx.strides(self.g.nhwc), by.strides(self.g.nhwc), bx.slice(self.g.nhwc), by.slice(self.g.nhwc), self.depth
+        with nogil:
+            status = self.family.weight_gemm(&self.g, &self.blocking, &t, threads)
+        if status:
+            raise MemoryError("weight gradient: no memory for the workspace of a thread")
 
 
 def run_tasks(uintptr_t task, uintptr_t context, long tasks, int threads):

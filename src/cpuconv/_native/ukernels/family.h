@@ -12,6 +12,7 @@
 #include "columns.h"
 #include "implicit_gemm.h"
 #include "im2col.h"
+#include "weight_gemm.h"
 #include "winograd_transforms.h"
 #include "winograd_pack.h"
 #include "winograd.h"
@@ -30,6 +31,7 @@ static const conv_family FN(FAMILY) = {
     .depthwise_packed_size = FN(depthwise_packed_size),
     .depthwise_pack = FN(depthwise_pack),
     .depthwise = FN(depthwise),
+    .weight_gemm = FN(weight_gemm),
     .im2col = FN(im2col),
 };
 #undef NV_MAX
