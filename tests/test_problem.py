@@ -154,7 +154,8 @@ def test_the_gradients_are_adjoint(problem):
     other, arguments = (x, (g, weight)) if problem.pass_ == "input" else (weight, (x, g))
     result = reference.compute(problem, *arguments)
     assert result.shape == problem.result_shape and (result * other).sum() == expected
-    turned = reference.compute(dataclasses.replace(problem, layout="nhwc"), first(arguments[0]), (last if problem.pass_ == "input" else first)(arguments[1]))
+    second = (last if problem.pass_ == "input" else first)(arguments[1])
+    turned = reference.compute(dataclasses.replace(problem, layout="nhwc"), first(arguments[0]), second)
     np.testing.assert_array_equal(turned, (first if problem.pass_ == "input" else last)(result))
 
 
