@@ -17,10 +17,12 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import Array, Cost, Rejection
 from cpuconv.problem import Axis, Problem
 
-PIXELS = 224  # of a block: a panel of it stays in L2, and the accumulators are visited once for so many products
-CHANNELS = 128  # of a task, of either kind: what packing costs grows with 1 / CHANNELS
+# Pixels of a block, and channels of a task, of either kind: both blocks and the accumulators fit in L2, and those are visited once for so many
+# products. What packing costs grows with 1 / channels, and where there is one tap only it is not shared.
+PIXELS, CHANNELS = 224, 128
+PIXELS_OF_1X1, CHANNELS_OF_1X1 = 160, 256
 TASKS = 8  # wanted, so that a few threads end together
-STRIP_BYTES = 64  # of one pixel
+LINE = 64  # bytes
 
 
 class Blocking(NamedTuple):
@@ -61,11 +63,11 @@ class WeightGemm:
 
     def blocking(self, p: Problem, cpu: Cpu) -> Blocking:
         taps = math.prod(a.kernel for a in p.axes)
-        channels = CHANNELS
+        pixels, channels = (PIXELS, CHANNELS) if taps > 1 else (PIXELS_OF_1X1, CHANNELS_OF_1X1)
         while channels > 32 and channels**2 * taps * p.itemsize > cpu.l2:  # the accumulators stay in L2
             channels //= 2
         tasks = p.groups * math.prod(self._tasks(p, cpu, channels))
-        return Blocking(PIXELS, channels, max(1, min(math.ceil(p.k / PIXELS), math.ceil(TASKS / tasks))))
+        return Blocking(pixels, channels, max(1, min(math.ceil(p.k / pixels), math.ceil(TASKS / tasks))))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, b = problem, self.blocking(problem, cpu)
@@ -73,7 +75,7 @@ class WeightGemm:
         m, n = self._tasks(p, cpu, b.channels)
         columns = core.packed_columns(cpu.isa, p.dtype, p.ocg)
         taps = math.prod(a.kernel for a in p.axes)
-        rows = p.icg if p.icg * p.itemsize >= STRIP_BYTES else p.icg * p.kw
+        rows = p.icg if p.icg * p.itemsize >= LINE else p.icg * p.kw
         # a step loads its vectors and rows besides multiplying them
         compute = p.flops * columns / p.ocg / cpu.peak(p.dtype) * (1 + 1 / min(rows, 6))
         halo = math.prod(a.stride + (a.kernel - 1) * a.dilation / a.out for a in p.axes)

@@ -45,6 +45,15 @@ INLINE VEC FN(odds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(ODD)); }
 #undef EVEN
 #undef ODD
 
+INLINE VEC FN(gather)(const T *from, long step, long n) {
+    T v[VL] = {0};
+    for (long i = 0; i < n; i++) v[i] = from[i * step];
+    return LOAD(v);
+}
+INLINE void FN(scatter)(T *to, long step, VEC v, long n) {
+    for (long i = 0; i < n; i++) to[i * step] = v[i];
+}
+
 /* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has `stride` elements a pixel. Whole vectors are written:
    what lies beyond the channels is overwritten, up to VL past the last pixel. Whole vectors are read past the last pixel, but never
    at or past `end`, the end of the array. */
@@ -52,6 +61,10 @@ static void FN(planes_to_pixels)(const T *from, long plane, long channels, long 
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
         VEC r[VL], part[VL]; /* r stays in registers only if never indexed by a variable */
+        if (n <= VL / 8) { /* too few for a transpose to pay */
+            for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, FN(gather)(from + p + i, plane, channels));
+            continue;
+        }
         if (channels == VL && end - (from + (VL - 1) * plane + p) >= VL)
             UNROLL for (int c = 0; c < VL; c++) r[c] = LOAD(from + c * plane + p);
         else {
@@ -113,15 +126,6 @@ static void FN(band_to_pixels)(const T *from, const conv_strides *s, long channe
         else
             for (long c = 0; c < channels; c += VL) FN(planes_to_pixels)(from + c * s->channel, s->channel, MIN(VL, channels - c), columns, end, to + c, stride);
     }
-}
-
-INLINE VEC FN(gather)(const T *from, long step, long n) {
-    T v[VL] = {0};
-    for (long i = 0; i < n; i++) v[i] = from[i * step];
-    return LOAD(v);
-}
-INLINE void FN(scatter)(T *to, long step, VEC v, long n) {
-    for (long i = 0; i < n; i++) to[i * step] = v[i];
 }
 
 /* to[c][p] = activation(from[p][c] + residual[c][p]); residual lies like `to`, or is NULL; from has `stride` elements a pixel,
