@@ -42,7 +42,7 @@ def suited(algorithm: str, problem: Problem) -> Problem:
 def make(problem: Problem, draw) -> Arrays:
     """Arrays of the problem's shapes; `draw` gives float64 values for a shape."""
     dtype, e = NUMPY_DTYPES[problem.dtype], problem.epilogue
-    shapes = (problem.x_shape, problem.weight_shape, (problem.oc,) if e.bias else None, problem.y_shape if e.residual else None)
+    shapes = (*problem.operand_shapes, problem.bias_shape if e.bias else None, problem.result_shape if e.residual else None)
     return Arrays(*(None if shape is None else draw(shape).astype(dtype) for shape in shapes))
 
 
@@ -64,14 +64,14 @@ def integers(problem: Problem) -> Arrays:
 
 def linear(problem: Problem, arrays: Arrays) -> np.ndarray:
     """The reference result without epilogue."""
-    return reference.forward(replace(problem, epilogue=Epilogue()), arrays.x, arrays.weight)
+    return reference.compute(replace(problem, epilogue=Epilogue()), arrays.x, arrays.weight)
 
 
 @cache
 def normal_results(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Of the `normal` data: without epilogue, and with it."""
     arrays = normal(problem)
-    return linear(problem, arrays), reference.forward(problem, *arrays)
+    return linear(problem, arrays), reference.compute(problem, *arrays)
 
 
 def with_epilogue(problem: Problem, activation=None, bias: bool = True, residual: bool = True) -> Problem:
@@ -104,7 +104,7 @@ def view(shape: tuple[int, ...], layout: str, dtype) -> np.ndarray:
 def run(plan, arrays: Arrays, threads: int = 1) -> np.ndarray:
     """One call of a plan into an array of NaN, so that what is not written shows."""
     packed = plan.pack(arrays.weight, arrays.bias)
-    out = np.full(plan.problem.y_shape, np.nan, NUMPY_DTYPES[plan.problem.dtype])
+    out = np.full(plan.problem.result_shape, np.nan, NUMPY_DTYPES[plan.problem.dtype])
     plan.run(arrays.x, packed, arrays.residual, out, threads)
     return out
 

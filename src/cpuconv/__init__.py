@@ -10,8 +10,8 @@
 from cpuconv import grad, wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
-from cpuconv.functional import conv2d, flops, output_shape
-from cpuconv.layers import Conv2d
+from cpuconv.functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, flops, output_shape
+from cpuconv.layers import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
 from cpuconv.threads import get_num_threads, set_num_threads, threads
@@ -20,7 +20,12 @@ from cpuconv.version import __version__
 
 __all__ = [
     "CacheInfo",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Problem",
     "Tuned",
     "UnsupportedError",
@@ -28,7 +33,12 @@ __all__ = [
     "algorithms",
     "cache_info",
     "clear_cache",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "explain",
     "flops",
     "get_num_threads",

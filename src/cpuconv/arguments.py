@@ -13,7 +13,9 @@ import numpy as np
 from cpuconv.plan import Array
 from cpuconv.problem import ACTIVATIONS, Activation
 
-LAYOUTS_2D = {"NCHW": "nchw", "NHWC": "nhwc"}
+LAYOUTS = {1: {"NCL": "nchw", "NLC": "nhwc"}, 2: {"NCHW": "nchw", "NHWC": "nhwc"}, 3: {"NCDHW": "nchw", "NDHWC": "nhwc"}}
+"""By the number of spatial axes, and whether channels come before them."""
+AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 """Names of PyTorch, and np.pad's."""
 PADDING_NAMES = ("valid", "same", "same_lower")
@@ -100,50 +102,47 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     return sizes
 
 
-def pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
-    """An int for both axes, or one for each."""
+def per_axis(name: str, value: Any, minimum: int, rank: int) -> tuple[int, ...]:
+    """An int for all spatial axes, or one for each."""
+    rule = f"an int or a {('single', 'pair', 'triple')[rank - 1]} ({', '.join(AXES[rank])})"
     if isinstance(value, tuple | list):
-        if len(value) != 2:
-            raise ValueError(f"{name}: {value!r} must be an int or a pair (height, width)")
-        result = (integer(name, value[0], "an int or a pair of ints"), integer(name, value[1], "an int or a pair of ints"))
+        if len(value) != rank:
+            raise ValueError(f"{name}: {value!r} must be {rule}")
+        result = tuple(integer(name, v, f"{rule} of ints") for v in value)
     else:
-        result = (integer(name, value, "an int or a pair of ints"),) * 2
+        result = (integer(name, value, rule),) * rank
     if min(result) < minimum:
         raise ValueError(f"{name}: {value!r} must be at least {minimum} along each axis")
     return result
 
 
-Padding = str | tuple[int, int, int, int]
+Padding = str | tuple[int, ...]
+
+PADDING_FORMS = {
+    1: "an int, (p,) or ((left, right),)",
+    2: "an int, (ph, pw) or ((top, bottom), (left, right))",
+    3: "an int, (pd, ph, pw) or ((front, back), (top, bottom), (left, right))",
+}
 
 
-def padding(value: Any) -> Padding:
-    """One of the names, or (top, bottom, left, right)."""
+def padding(value: Any, rank: int) -> Padding:
+    """One of the names, or before and after each axis."""
     if isinstance(value, str):
         if value not in PADDING_NAMES:
-            raise ValueError(f"padding: {value!r} is not one of {', '.join(PADDING_NAMES)}, an int, (ph, pw) or ((top, bottom), (left, right))")
+            raise ValueError(f"padding: {value!r} is not one of {', '.join(PADDING_NAMES)}, {PADDING_FORMS[rank]}")
         return value
     if isinstance(value, tuple | list) and any(isinstance(v, tuple | list) for v in value):
-        if len(value) != 2 or not all(isinstance(v, tuple | list) and len(v) == 2 for v in value):
-            raise ValueError(f"padding: {value!r} must be an int, (ph, pw) or ((top, bottom), (left, right))")
-        return (*pair("padding", value[0], 0), *pair("padding", value[1], 0))
-    vertical, horizontal = pair("padding", value, 0)
-    return vertical, vertical, horizontal, horizontal
+        if len(value) != rank or not all(isinstance(v, tuple | list) and len(v) == 2 for v in value):
+            raise ValueError(f"padding: {value!r} must be {PADDING_FORMS[rank]}")
+        return tuple(v for pair in value for v in per_axis("padding", pair, 0, 2))
+    return tuple(v for both in per_axis("padding", value, 0, rank) for v in (both, both))
 
 
-def resolve_padding(
-    value: Padding, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of a padding for an image of `size`; "same" makes ceil(size / stride) outputs."""
-    if not isinstance(value, str):
-        return value
-    if value == "valid":
-        return 0, 0, 0, 0
-    result: list[int] = []
-    for i in range(2):
-        total = max((math.ceil(size[i] / stride[i]) - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 - size[i], 0)
-        small, large = total // 2, total - total // 2
-        result += (small, large) if value == "same" else (large, small)
-    return tuple(result)  # type: ignore[return-value]
+def same_padding(size: int, kernel: int, stride: int, dilation: int, name: str) -> tuple[int, int]:
+    """What makes ceil(size / stride) outputs along an axis; an odd one goes to the end for "same", to the start for "same_lower"."""
+    total = max((math.ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    small, large = total // 2, total - total // 2
+    return (small, large) if name == "same" else (large, small)
 
 
 def choice(name: str, value: Any, known: dict[str, Any]) -> Any:
@@ -152,9 +151,10 @@ def choice(name: str, value: Any, known: dict[str, Any]) -> Any:
     return known[value]
 
 
-def check_pads(mode: str, pads: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+def check_pads(mode: str, pads: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     """PyTorch's rules for how far a padding mode other than zeros may reach."""
-    for axis, extent, reach in (("height", size[0], max(pads[:2])), ("width", size[1], max(pads[2:]))):
+    for i, (axis, extent) in enumerate(zip(AXES[len(sizes)], sizes, strict=True)):
+        reach = max(pads[2 * i : 2 * i + 2])
         if mode == "reflect" and reach >= max(extent, 1):
             raise ValueError(f'padding: {reach} must be less than the input\'s {axis} {extent} for padding_mode "reflect"')
         if mode == "circular" and reach > extent:
@@ -163,10 +163,10 @@ def check_pads(mode: str, pads: tuple[int, int, int, int], size: tuple[int, int]
             raise ValueError(f'padding: the input\'s {axis} must be at least 1 for padding_mode "replicate"')
 
 
-def pad_image(x: Array, mode: str, pads: tuple[int, int, int, int], layout: str) -> Array:
-    """The 4-D x padded by other values than zeros."""
-    widths = [(0, 0), pads[:2], pads[2:]]
-    widths.insert(1 if layout == "nchw" else 3, (0, 0))
+def pad_image(x: Array, mode: str, pads: tuple[int, ...], layout: str) -> Array:
+    """x, with its batch axis, padded by other values than zeros."""
+    widths = [(0, 0), *zip(pads[::2], pads[1::2], strict=True)]
+    widths.insert(1 if layout == "nchw" else len(widths), (0, 0))
     return np.pad(x, widths, mode=PADDING_MODES[mode])  # type: ignore[call-overload, no-any-return]
 
 

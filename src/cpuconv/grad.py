@@ -1,4 +1,4 @@
-"""Gradients of convolutions: what a framework calls backward, as functions of arrays."""
+"""Gradients of convolutions, in the argument order of ``torch.nn.grad``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,209 @@ import numpy as np
 import numpy.typing as npt
 
 from cpuconv import arguments, planner
-from cpuconv.options import Options
+from cpuconv.functional import Sizes, once
+from cpuconv.options import GradientOptions, Options
 from cpuconv.plan import NUMPY_DTYPES, Array
 from cpuconv.planner import Budget
 from cpuconv.problem import Epilogue
 from cpuconv.threads import for_work
 
-LAYOUTS = ("NCL", "NLC", "NCHW", "NHWC", "NCDHW", "NDHWC")
+
+def _input(
+    rank: int, input_shape: Any, weight: Any, grad_output: Any, stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any,
+    algorithm: Any, accuracy: Any, workspace_limit: Any, out: Any,
+) -> Array:  # fmt: skip
+    forward = Options.parse(stride, padding, dilation, groups, layout, rank=rank)
+    options = GradientOptions.of(forward, arguments.shape("input_shape", input_shape))
+    return once(options, grad_output, weight, None, None, None, algorithm, accuracy, workspace_limit, out)
+
+
+def conv2d_input(
+    input_shape: tuple[int, ...],
+    weight: npt.ArrayLike,
+    grad_output: npt.ArrayLike,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCHW",
+    algorithm: str = "auto",
+    accuracy: float | str | None = None,
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of a loss with respect to the input of ``conv2d``, from the gradient with respect to its result.
+
+    It is the adjoint: ``sum(conv2d(x, weight) * g) == sum(x * conv2d_input(x.shape, weight, g))`` for every x and g. It is computed as
+    `conv_transpose2d` is.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of the input, and so of the result, with or without the batch axis.
+    weight : array_like
+        ``(O, C/groups, kH, kW)`` for ``layout="NCHW"``, ``(kH, kW, C/groups, O)`` for ``"NHWC"``.
+    grad_output : array_like
+        Of the shape of the forward convolution's result.
+    stride, padding, dilation, groups, layout, algorithm, accuracy, workspace_limit, out
+        See `conv2d`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape `input_shape` and the promoted dtype of weight and grad_output.
+
+    Raises
+    ------
+    ValueError, TypeError, UnsupportedError
+        See `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_input((1, 1, 2, 3), np.array([[[[1, 2]]]], np.float32), np.ones((1, 1, 2, 2), np.float32))
+    array([[[[1., 3., 2.],
+             [1., 3., 2.]]]], dtype=float32)
+    """
+    return _input(
+        2, input_shape, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, accuracy, workspace_limit, out
+    )
+
+
+def conv1d_input(
+    input_shape: tuple[int, ...],
+    weight: npt.ArrayLike,
+    grad_output: npt.ArrayLike,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCL",
+    algorithm: str = "auto",
+    accuracy: float | str | None = None,
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of a loss with respect to the input of ``conv1d``, from the gradient with respect to its result; see `conv2d_input`.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of the input, and so of the result, with or without the batch axis.
+    weight : array_like
+        ``(O, C/groups, kL)`` for ``layout="NCL"``, ``(kL, C/groups, O)`` for ``"NLC"``.
+    grad_output : array_like
+        Of the shape of the forward convolution's result.
+    stride, padding, dilation, groups, layout, algorithm, accuracy, workspace_limit, out
+        See `conv1d`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape `input_shape` and the promoted dtype of weight and grad_output.
+
+    Raises
+    ------
+    ValueError, TypeError, UnsupportedError
+        See `conv1d`.
+
+    Examples
+    --------
+    >>> conv1d_input((1, 3), [[[1.0, 2.0]]], [[1.0, 1.0]])
+    array([[1., 3., 2.]])
+    """
+    return _input(
+        1, input_shape, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, accuracy, workspace_limit, out
+    )
+
+
+def conv3d_input(
+    input_shape: tuple[int, ...],
+    weight: npt.ArrayLike,
+    grad_output: npt.ArrayLike,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCDHW",
+    algorithm: str = "auto",
+    accuracy: float | str | None = None,
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of a loss with respect to the input of ``conv3d``, from the gradient with respect to its result; see `conv2d_input`.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of the input, and so of the result, with or without the batch axis.
+    weight : array_like
+        ``(O, C/groups, kD, kH, kW)`` for ``layout="NCDHW"``, ``(kD, kH, kW, C/groups, O)`` for ``"NDHWC"``.
+    grad_output : array_like
+        Of the shape of the forward convolution's result.
+    stride, padding, dilation, groups, layout, algorithm, accuracy, workspace_limit, out
+        See `conv3d`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape `input_shape` and the promoted dtype of weight and grad_output.
+
+    Raises
+    ------
+    ValueError, TypeError, UnsupportedError
+        See `conv3d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv3d_input((1, 2, 5, 5, 5), np.ones((4, 2, 3, 3, 3)), np.ones((1, 4, 5, 5, 5)), padding=1).shape
+    (1, 2, 5, 5, 5)
+    """
+    return _input(
+        3, input_shape, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, accuracy, workspace_limit, out
+    )
+
+
+def _weight(
+    rank: int, x: Any, weight_shape: Any, grad_output: Any, stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, padding_mode: Any,
+    algorithm: Any, accuracy: Any, workspace_limit: Any, out: Any,
+) -> Array:  # fmt: skip
+    options = Options.parse(stride, padding, dilation, groups, layout, padding_mode, rank=rank)
+    budget = Budget(algorithm, arguments.accuracy(accuracy), arguments.workspace_limit(workspace_limit))
+    planner.named(algorithm)
+    shape = arguments.shape("weight_shape", weight_shape)
+    options.check_weight(shape)
+    x, grad = arguments.array("x", x), arguments.array("grad_output", grad_output)
+    dtype = arguments.result_dtype(x.dtype, grad.dtype, names="x, grad_output")
+    compute = NUMPY_DTYPES[arguments.COMPUTE_DTYPES[dtype.name]]
+    forward = options.problem(x.shape, shape, arguments.COMPUTE_DTYPES[dtype.name], Epilogue())
+    if grad.shape != (expected := options.result_shape(forward, x.ndim == rank + 2)):
+        raise ValueError(f"grad_output: shape {grad.shape} must be that of the convolution's result, {expected}")
+    result = np.empty(shape, dtype) if out is None else arguments.output(out, shape, dtype, x=x, grad_output=grad)
+    problem = replace(forward, pass_="weight")
+    plan = planner.plan(problem, budget)
+    if options.padding_mode != "zeros":
+        x = arguments.pad_image(x if x.ndim == rank + 2 else x[None], options.padding_mode, options.pads(x.shape, shape), options.layout)
+    x, grad = (_readable(a, compute, plan.strided).reshape(s) for a, s in zip((x, grad), problem.operand_shapes, strict=True))
+    in_place = result.flags.carray and result.dtype == compute
+    target = result if in_place else np.empty(shape, compute)
+    plan.run(x, plan.pack(grad, None), None, target.reshape(problem.weight_shape), for_work(plan.cost.seconds))
+    if not in_place:
+        result[...] = target
+    return result
 
 
 def conv2d_weight(
     x: npt.ArrayLike,
     weight_shape: tuple[int, ...],
     grad_output: npt.ArrayLike,
-    stride: int | tuple[int, int] = 1,
+    stride: Sizes = 1,
     padding: Any = 0,
-    dilation: int | tuple[int, int] = 1,
+    dilation: Sizes = 1,
     groups: int = 1,
     *,
     layout: str = "NCHW",
@@ -75,35 +262,109 @@ def conv2d_weight(
     array([[[[ 8., 12.],
              [20., 24.]]]], dtype=float32)
     """
-    options = Options.parse(stride, padding, dilation, groups, layout, padding_mode)
-    budget = Budget(algorithm, arguments.accuracy(accuracy), arguments.workspace_limit(workspace_limit))
-    return _weight(x, arguments.shape("weight_shape", weight_shape), grad_output, options, budget, out)
+    return _weight(
+        2, x, weight_shape, grad_output, stride, padding, dilation, groups, layout, padding_mode, algorithm, accuracy, workspace_limit, out
+    )
 
 
-def _weight(x: Any, shape: tuple[int, ...], grad_output: Any, options: Options, budget: Budget, out: Array | None) -> Array:
-    planner.named(budget.algorithm)
-    options.check_weight(shape)
-    x, grad = arguments.array("x", x), arguments.array("grad_output", grad_output)
-    dtype = arguments.result_dtype(x.dtype, grad.dtype, names="x, grad_output")
-    compute = arguments.COMPUTE_DTYPES[dtype.name]
-    problem = replace(options.problem(x.shape, shape, compute, Epilogue()), pass_="weight")
-    batched = len(problem.x_shape) == x.ndim
-    expected = problem.y_shape if batched else problem.y_shape[1:]
-    if grad.shape != expected:
-        raise ValueError(f"grad_output: shape {grad.shape} must be that of the convolution's output, {expected}")
-    result = np.empty(shape, dtype) if out is None else arguments.output(out, shape, dtype, x=x, grad_output=grad)
-    plan = planner.plan(problem, budget)
-    if not batched:
-        x, grad = x[None], grad[None]
-    if options.padding_mode != "zeros":
-        x = arguments.pad_image(x, options.padding_mode, options.pads(x.shape, shape), options.layout)
-    x, grad = (_readable(a, NUMPY_DTYPES[compute], plan.strided) for a in (x, grad))
-    in_place = result.flags.carray and result.dtype == NUMPY_DTYPES[compute]
-    target = result if in_place else np.empty(shape, NUMPY_DTYPES[compute])
-    plan.run(x, plan.pack(grad, None), None, target, for_work(plan.cost.seconds))
-    if not in_place:
-        result[...] = target
-    return result
+def conv1d_weight(
+    x: npt.ArrayLike,
+    weight_shape: tuple[int, ...],
+    grad_output: npt.ArrayLike,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCL",
+    padding_mode: str = "zeros",
+    algorithm: str = "auto",
+    accuracy: float | str | None = None,
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of a loss with respect to the weight of ``conv1d``, from that with respect to its result; see `conv2d_weight`.
+
+    Parameters
+    ----------
+    x : array_like
+        The input of the convolution, as `conv1d` takes it.
+    weight_shape : tuple of int
+        ``(O, C/groups, kL)`` for ``layout="NCL"``, ``(kL, C/groups, O)`` for ``"NLC"``.
+    grad_output : array_like
+        Of the shape of the convolution's result.
+    stride, padding, dilation, groups, layout, padding_mode, algorithm, accuracy, workspace_limit, out
+        See `conv1d` and `conv2d_weight`.
+
+    Returns
+    -------
+    ndarray
+        Of `weight_shape` and the promoted dtype of x and grad_output.
+
+    Raises
+    ------
+    ValueError, TypeError, UnsupportedError
+        See `conv1d`.
+
+    Examples
+    --------
+    >>> conv1d_weight([[1.0, 2.0, 4.0]], (1, 1, 2), [[1.0, 1.0]])
+    array([[[3., 6.]]])
+    """
+    return _weight(
+        1, x, weight_shape, grad_output, stride, padding, dilation, groups, layout, padding_mode, algorithm, accuracy, workspace_limit, out
+    )
+
+
+def conv3d_weight(
+    x: npt.ArrayLike,
+    weight_shape: tuple[int, ...],
+    grad_output: npt.ArrayLike,
+    stride: Sizes = 1,
+    padding: Any = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCDHW",
+    padding_mode: str = "zeros",
+    algorithm: str = "auto",
+    accuracy: float | str | None = None,
+    workspace_limit: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of a loss with respect to the weight of ``conv3d``, from that with respect to its result; see `conv2d_weight`.
+
+    Parameters
+    ----------
+    x : array_like
+        The input of the convolution, as `conv3d` takes it.
+    weight_shape : tuple of int
+        ``(O, C/groups, kD, kH, kW)`` for ``layout="NCDHW"``, ``(kD, kH, kW, C/groups, O)`` for ``"NDHWC"``.
+    grad_output : array_like
+        Of the shape of the convolution's result.
+    stride, padding, dilation, groups, layout, padding_mode, algorithm, accuracy, workspace_limit, out
+        See `conv3d` and `conv2d_weight`.
+
+    Returns
+    -------
+    ndarray
+        Of `weight_shape` and the promoted dtype of x and grad_output.
+
+    Raises
+    ------
+    ValueError, TypeError, UnsupportedError
+        See `conv3d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv3d_weight(np.ones((1, 2, 5, 5, 5)), (4, 2, 3, 3, 3), np.ones((1, 4, 5, 5, 5)), padding=1)[0, 0, 1, 1, 1]
+    np.float64(125.0)
+    """
+    return _weight(
+        3, x, weight_shape, grad_output, stride, padding, dilation, groups, layout, padding_mode, algorithm, accuracy, workspace_limit, out
+    )
+
 
 
 def _readable(value: Array, dtype: np.dtype[Any], strided: bool) -> Array:
@@ -139,7 +400,7 @@ def conv_bias(grad_output: npt.ArrayLike, *, layout: str = "NCHW") -> Array:
     array([32., 32., 32.], dtype=float32)
     """
     grad = arguments.array("grad_output", grad_output)
-    arguments.choice("layout", layout, dict.fromkeys(LAYOUTS))
+    arguments.choice("layout", layout, {name: None for names in arguments.LAYOUTS.values() for name in names})
     if grad.ndim != len(layout):
         raise ValueError(f"grad_output: shape {grad.shape} must have the {len(layout)} axes of layout {layout}")
     # One axis at a time: a sum of sums errs less than one long chain.

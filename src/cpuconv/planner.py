@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from cpuconv import composite, verbose, wisdom
 from cpuconv import cpu as cpu_module
-from cpuconv import verbose, wisdom
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.cpu import Cpu
 from cpuconv.errors import UnsupportedError
@@ -157,13 +157,25 @@ def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
     Measured ones come before all others: one that was left out of the measuring was out of the question.
     """
     known = wisdom.measured(problem, cpu)
-    rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in named(budget.algorithm)]
+    rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in (*named(budget.algorithm), *composites(problem, budget, cpu))]
 
     def rank(row: Candidate) -> tuple[bool, bool, float]:
         packing = budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
         return row.rejection is not None, row.measured is None, row.seconds + packing
 
     return sorted(rows, key=rank)
+
+
+def composites(problem: Problem, budget: Budget, cpu: Cpu) -> tuple[composite.Pieces, ...]:
+    """Algorithms made of plans of 2-D pieces, each within its share of the budget."""
+    if not composite.applies(problem) or budget.algorithm == "reference":
+        return ()
+
+    def plan_of(piece: Problem, weights: int) -> Plan:
+        limit = budget.workspace_limit
+        return plan(piece, budget if limit is None else replace(budget, workspace_limit=limit // weights), cpu)
+
+    return composite.Pieces(plan_of), composite.Pieces(plan_of, joined=True)
 
 
 def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu, measured: float | None) -> Candidate:
@@ -268,4 +280,16 @@ def explain_table(problem: Problem, budget: Budget) -> str:
     for *figures, reason in rows:
         cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(figures, width, strict=True))]
         lines.append("  ".join([*cells, reason]).rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *_explain_pieces(problem, budget, cpu)])
+
+
+def _explain_pieces(problem: Problem, budget: Budget, cpu: Cpu) -> list[str]:
+    """The 2-D problems that the choice is made of, and the choice for each."""
+    chosen = candidates(problem, budget, cpu)[0]
+    if chosen.rejection or not isinstance(chosen.algorithm, composite.Pieces):
+        return []
+    lines = []
+    for piece, count in Counter(chosen.algorithm.problems(problem)).items():
+        best = choose(piece, budget, cpu)
+        lines.append(f"   {count} x {piece}: {best.algorithm.name}, {best.seconds * piece.n * 1e6:.1f} us")
+    return [f"{chosen.algorithm.name}, one after the other:", *lines]

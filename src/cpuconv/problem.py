@@ -82,6 +82,19 @@ class Axis(NamedTuple):
         return self.dilation * (self.kernel - 1) + 1
 
 
+def check_axis(name: str, a: Axis, given: str) -> None:
+    """Raise ValueError where the sizes along an axis contradict each other; `given` are the shapes that they come from."""
+    if a.stride < 1:
+        raise ValueError(f"stride: {a.stride} must be at least 1 along each axis")
+    if a.dilation < 1:
+        raise ValueError(f"dilation: {a.dilation} must be at least 1 along each axis (1 means none)")
+    if a.kernel < 1 or a.size < 0:
+        raise ValueError(f"weight: kernel {name} {a.kernel} must be at least 1, and x's {name} {a.size} not negative ({given})")
+    if a.out < 1:
+        padded = a.size + a.before + a.after
+        raise ValueError(f"weight: kernel {name} {a.span} (with dilation {a.dilation}) is larger than the padded input's {name} {padded} ({given})")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One convolution, or one of its gradients; sizes in elements; `ic` and `oc` count the channels of all groups.
@@ -255,19 +268,9 @@ class Problem:
     def check(self) -> None:
         """Raise ValueError where the sizes contradict each other (the messages name conv2d's arguments)."""
         for name, a in zip(("depth", "height", "width")[-len(self.axes) :], self.axes, strict=True):
-            if a.stride < 1:
-                raise ValueError(f"stride: {a.stride} must be at least 1 along each axis")
-            if a.dilation < 1:
-                raise ValueError(f"dilation: {a.dilation} must be at least 1 along each axis (1 means none)")
             if min(a.before, a.after) < 0 and self.pass_ != "input":
                 raise ValueError(f"padding: {a.before, a.after} of the {name} must not be negative")
-            if a.kernel < 1 or a.size < 0:
-                raise ValueError(f"weight: kernel {name} {a.kernel} must be at least 1, and x's {name} {a.size} not negative")
-            if a.out < 1:
-                raise ValueError(
-                    f"weight: kernel {name} {a.span} (with dilation {a.dilation}) is larger than the padded input's {name} "
-                    f"{a.size + a.before + a.after} (x {self.x_shape}, weight {self.weight_shape}, padding {self.padding})"
-                )
+            check_axis(name, a, f"x {self.x_shape}, weight {self.weight_shape}, padding {self.padding}")
         if self.groups < 1:
             raise ValueError(f"groups: {self.groups} must be at least 1")
         if self.ic < 1 or self.oc < 1:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cpuconv import cpu as cpu_module
 from cpuconv import planner, wisdom
 from cpuconv.cpu import Cpu
-from cpuconv.layers import Conv2d
+from cpuconv.layer import Layer
 from cpuconv.plan import NUMPY_DTYPES, Algorithm, Array
 from cpuconv.planner import Budget
 from cpuconv.problem import Problem
@@ -34,7 +34,7 @@ class Tuned(NamedTuple):
 
 
 def tune(
-    what: str | Problem | Conv2d | Iterable[str | Problem],
+    what: str | Problem | Layer | Iterable[str | Problem],
     x_shape: tuple[int, ...] | None = None,
     *,
     dtype: npt.DTypeLike = np.float32,
@@ -50,8 +50,8 @@ def tune(
 
     Parameters
     ----------
-    what : str, Problem, list of these, or Conv2d
-        Specs such as ``n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw``, or a layer. `Conv2d.problem` makes problems of layers.
+    what : str, Problem, list of these, or a layer such as Conv2d
+        Specs such as ``n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw``, or a layer. A layer's method `problem` makes problems of it.
     x_shape : tuple of int
         With a layer, and only then: the shape of its input.
     dtype : dtype
@@ -85,6 +85,7 @@ def tune(
     >>> spec = "n1_ic8_ih16_iw16_oc8_kh3_kw3_s1_p1_d1_g1_f32_nchw"
     >>> tune(spec, time_limit=0.1)
     {'n1_ic8_ih16_iw16_oc8_kh3_kw3_s1_p1_d1_g1_f32_nchw': Tuned(algorithm=..., seconds=...)}
+    >>> from cpuconv import Conv2d
     >>> conv = Conv2d(np.ones((8, 8, 3, 3), np.float32), padding=1)
     >>> len(tune(conv, (4, 8, 16, 16), time_limit=0.1))
     1
@@ -93,7 +94,7 @@ def tune(
     if not time_limit > 0:
         raise ValueError(f"time_limit: {time_limit} must be a positive number of seconds")
     cpu = cpu_module.detect()
-    images = list(dict.fromkeys(p.per_image for p in problems))
+    images = list(dict.fromkeys(q.per_image for p in problems for q in _with_pieces(p, budget, cpu)))
     for image in images:
         planner.choose(image, budget, cpu)  # or raise, before any time is spent
     deadline = time.perf_counter() + time_limit
@@ -111,7 +112,7 @@ def tune(
 
 
 def _problems(what: object, x_shape: tuple[int, ...] | None, dtype: npt.DTypeLike) -> tuple[list[Problem], Budget]:
-    if isinstance(what, Conv2d):
+    if isinstance(what, Layer):
         if x_shape is None:
             raise TypeError("x_shape: must be given with a layer")
         problems, budget = [what.problem(x_shape, dtype)], what.budget
@@ -120,12 +121,18 @@ def _problems(what: object, x_shape: tuple[int, ...] | None, dtype: npt.DTypeLik
             raise TypeError("x_shape: goes with a layer; a spec or Problem has its shape")
         listed = [what] if isinstance(what, str | Problem) else what
         if not isinstance(listed, Iterable):
-            raise TypeError(f"what: must be a spec, a Problem, a list of these or a Conv2d, got {type(what).__name__}")
+            raise TypeError(f"what: must be a spec, a Problem, a list of these or a layer, got {type(what).__name__}")
         problems, budget = [_problem(item) for item in listed], Budget()
     for problem in problems:
         if not wisdom.nameable(problem):
             raise ValueError(f"what: {problem} has a Python function as activation, by which wisdom cannot be found again")
     return problems, budget
+
+
+def _with_pieces(problem: Problem, budget: Budget, cpu: Cpu) -> list[Problem]:
+    """The 2-D problems that a problem may come down to, then itself: the choice among ways to divide it rests on the choice for each piece."""
+    ways = [way for way in planner.composites(problem, budget, cpu) if not way.supports(problem, cpu)]
+    return [*(piece for way in ways for piece in way.problems(problem.per_image)), problem]
 
 
 def _problem(item: object) -> Problem:
@@ -213,10 +220,10 @@ class _Arrays:
         def normal(shape: tuple[int, ...]) -> Array:
             return rng.standard_normal(shape, dtype.type)
 
-        self.x, self.weight = normal(problem.x_shape), normal(problem.weight_shape)
-        self.bias = normal((problem.oc,)) if problem.epilogue.bias else None
-        self.residual = normal(problem.y_shape) if problem.epilogue.residual else None
-        self.out = np.empty(problem.y_shape, dtype)
+        self.x, self.weight = map(normal, problem.operand_shapes)
+        self.bias = normal(problem.bias_shape) if problem.epilogue.bias else None
+        self.residual = normal(problem.result_shape) if problem.epilogue.residual else None
+        self.out = np.empty(problem.result_shape, dtype)
 
     def call(self, algorithm: Algorithm, cpu: Cpu) -> Callable[[], None]:
         """A call that computes the problem, compiled and warm."""

@@ -46,7 +46,7 @@ def activation(a: Activation | None) -> tuple[int, float, float]:
 
 def other_form(p: Problem) -> Rejection | None:
     if p.pass_ != "forward" or p.depth:
-        return Rejection("it does forward convolutions in two dimensions")
+        return Rejection("by itself it does forward convolutions in two dimensions")
     return None
 
 

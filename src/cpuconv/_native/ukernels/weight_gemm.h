@@ -241,7 +241,7 @@ static int FN(add_task)(void *context, long index) {
     return 0;
 }
 
-/* Pixels that no tap reads are left out of x, and images without rows that matter become one row. */
+/* Pixels that no tap reads are left out of x. */
 static void FN(simplify)(conv_geometry *g, conv_gradient *in) {
     if (g->kh == 1 && !g->pt) {
         in->xs.row *= g->sh;
@@ -252,11 +252,6 @@ static void FN(simplify)(conv_geometry *g, conv_gradient *in) {
         in->xs.pixel *= g->sw;
         g->sw = 1;
         g->iw = g->ow;
-    }
-    const int rowless = in->xs.row == g->iw * in->xs.pixel && in->ys.row == g->ow * in->ys.pixel;
-    if (rowless && g->kh == 1 && g->kw == 1 && g->sw == 1 && !g->pt && !g->pl && g->iw == g->ow) {
-        g->iw = g->ow *= g->oh;
-        g->ih = g->oh = 1;
     }
 }
 

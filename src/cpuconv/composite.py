@@ -1,0 +1,265 @@
+"""Plans of 3-D convolutions and of gradients of the input, made of plans of the 2-D forward convolutions that `pieces` finds.
+
+The pieces read and write views of the operand and the result where their plan can, and add up the taps of a depth axis in the result itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from cpuconv import pieces, reference
+from cpuconv.cpu import Cpu
+from cpuconv.errors import UnsupportedError
+from cpuconv.pieces import Spatial
+from cpuconv.plan import Array, Cost, Plan, Rejection
+from cpuconv.problem import Epilogue, Problem
+from cpuconv.threads import for_work
+
+COPY_SECONDS = 1e-9  # of an element from or to a view, by NumPy
+
+
+class Step(NamedTuple):
+    """One call of a 2-D plan. It opens and closes the sum of its outputs: the residual comes first, bias and activation last."""
+
+    plan: Plan
+    spatial: Spatial
+    tap: int  # of the depth
+    source: slice  # planes of the operand
+    target: slice  # planes of the result
+    opens: bool
+    closes: bool
+
+    @property
+    def weight_key(self) -> Hashable:
+        return self.tap, self.spatial.taps, self.plan.weight_format, self.plan.problem.epilogue.bias
+
+
+class Fill(NamedTuple):
+    """Part of the result that no tap reaches."""
+
+    spatial: Spatial
+    target: slice
+
+
+class Packed(NamedTuple):
+    weights: dict[Hashable, Any]
+    bias: Array | None
+
+
+@dataclass(frozen=True)
+class CompositePlan:
+    problem: Problem
+    cost: Cost
+    steps: tuple[Step, ...] = field(repr=False)
+    fills: tuple[Fill, ...] = field(repr=False)
+    by_image: bool
+    strided: bool = False
+
+    @property
+    def weight_format(self) -> Hashable:
+        return "pieces", frozenset(step.weight_key for step in self.steps)
+
+    def pack(self, weight: Array, bias: Array | None) -> Packed:
+        weights: dict[Hashable, Any] = {}
+        for step in self.steps:
+            if step.weight_key not in weights:
+                tiled = np.tile(bias, len(step.spatial.cells)) if bias is not None and step.plan.problem.epilogue.bias else None
+                weights[step.weight_key] = step.plan.pack(_weight(self.problem, weight, step), tiled)
+        return Packed(weights, bias)
+
+    def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
+        for images in self._stacks(x, residual, out):
+            for fill in self.fills:
+                self._fill(fill, packed.bias, *images[1:])
+            for step in self.steps:
+                self._step(step, packed.weights[step.weight_key], *images, threads)
+
+    def _stacks(self, x: Array, residual: Array | None, out: Array) -> Iterator[tuple[Array, Array | None, Array]]:
+        """Operand, residual and result as stacks of planes: the batch, or image by image the planes along the depth."""
+        if not self.by_image:
+            yield x, residual, out
+            return
+        for i in range(self.problem.n):
+            yield self._stack(x, i), None if residual is None else self._stack(residual, i), self._stack(out, i)
+
+    def _stack(self, a: Array, i: int) -> Array:
+        if self.problem.depth is None:
+            return a[i : i + 1]
+        image: Array = a[i]
+        return image.swapaxes(0, 1) if self.problem.layout == "nchw" else image
+
+    def _step(self, step: Step, packed: Any, x: Array, residual: Array | None, out: Array, threads: int) -> None:
+        plan, spatial = step.plan, step.spatial
+        source = _cut(x, self.problem.layout, step.source, spatial.height.source, spatial.width.source)
+        threads = min(threads, for_work(plan.cost.seconds))
+        added = residual if step.opens else out
+        y = _view(self.problem, out, step.target, spatial)
+        if y is not None and plan.strided:
+            z = None if added is None else y if added is out else _view(self.problem, added, step.target, spatial)
+            plan.run(source, packed, z, y, threads)
+            return
+        dtype, shape = out.dtype, plan.problem.y_shape
+        y = np.empty(shape, dtype)
+        z = None if added is None else y
+        if added is not None:
+            for block, view in _blocks(self.problem, added, y, step.target, spatial):
+                block[...] = view
+        plan.run(source if plan.strided else np.ascontiguousarray(source), packed, z, y, threads)
+        for block, view in _blocks(self.problem, out, y, step.target, spatial):
+            view[...] = block
+
+    def _fill(self, fill: Fill, bias: Array | None, residual: Array | None, out: Array) -> None:
+        layout = self.problem.layout
+        for rows, columns in fill.spatial.cells:
+            y = _cut(out, layout, fill.target, rows, columns)
+            value = np.zeros(y.shape) if residual is None else _cut(residual, layout, fill.target, rows, columns).astype(np.float64)
+            if bias is not None:
+                value += bias if layout == "nhwc" else bias[:, None, None]
+            y[...] = reference.activate(self.problem.epilogue.activation, value)
+
+
+def _cut(stack: Array, layout: str, planes: slice, rows: slice, columns: slice) -> Array:
+    return stack[planes, :, rows, columns] if layout == "nchw" else stack[planes, rows, columns]
+
+
+def _side_by_side(p: Problem, s: Spatial) -> bool:
+    """Whether joined phases are channels of a view: pixels of one row that all have their like, and nothing else between their numbers."""
+    if len(s.cells) == 1:
+        return True
+    counts = {len(range(t.start, t.stop, t.step)) for t in s.width.targets}
+    return len(s.height.targets) == 1 and len(counts) == 1 and (p.layout == "nhwc" or p.ic == 1)
+
+
+def _view(p: Problem, stack: Array, planes: slice, s: Spatial) -> Array | None:
+    """The part of the result (or residual) that a piece makes, as one view; None where there is none."""
+    if not _side_by_side(p, s):
+        return None
+    view = _cut(stack, p.layout, planes, *s.cells[0])
+    blocks = len(s.cells)
+    if blocks == 1:
+        return view
+    shape, strides = list(view.shape), list(view.strides)
+    channel = 1 if p.layout == "nchw" else 3
+    shape[channel] *= blocks
+    strides[channel] = stack.itemsize
+    return as_strided(view, shape, strides)
+
+
+def _blocks(p: Problem, stack: Array, y: Array, planes: slice, s: Spatial) -> Iterator[tuple[Array, Array]]:
+    """Blocks of channels of `y`, where a piece puts its phases, with the parts of the stack that they stand for."""
+    channels = y.shape[1 if p.layout == "nchw" else 3] // len(s.cells)
+    for i, (rows, columns) in enumerate(s.cells):
+        part = slice(i * channels, (i + 1) * channels)
+        view = _cut(stack, p.layout, planes, rows, columns)
+        if p.layout == "nchw":
+            yield y[:, part, : view.shape[2], : view.shape[3]], view
+        else:
+            yield y[:, : view.shape[1], : view.shape[2], part], view
+
+
+def _weight(p: Problem, weight: Array, step: Step) -> Array:
+    """The weight of a piece, in the layout, contiguous."""
+    w = weight if p.layout == "nchw" else np.moveaxis(weight, (-1, -2), (0, 1))
+    if p.depth:
+        w = w[:, :, step.tap]
+    if p.pass_ == "input":
+        w = w.reshape(p.groups, p.ocg, p.icg, p.kh, p.kw).swapaxes(1, 2).reshape(p.ic, p.ocg, p.kh, p.kw)
+    w = np.concatenate([_taken(_taken(w, rows, 2), columns, 3) for rows, columns in step.spatial.taps])
+    return np.ascontiguousarray(w if p.layout == "nchw" else np.moveaxis(w, (0, 1), (-1, -2)))
+
+
+def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
+    if taps == tuple(range(w.shape[axis])):
+        return w
+    w = np.take(w, taps, axis)
+    w[(slice(None),) * axis + ([t == pieces.ZERO for t in taps],)] = 0
+    return w
+
+
+class Pieces:
+    """The algorithm of problems that other ones do not know: 2-D pieces, each by the plan that `plan_of` gives for it.
+
+    `plan_of` is told, too, among how many packed weights the memory is to be divided.
+
+    `joined`: all phases of a gradient are one convolution, whose blocks of channels are then put in their places.
+    """
+
+    version = 1
+
+    def __init__(self, plan_of: Callable[[Problem, int], Plan], joined: bool = False) -> None:
+        self.name = "joined" if joined else "pieces"
+        self.plain = not joined  # as far as the plans of the pieces are; a joined tap of zero makes NaN of infinity
+        self.plan_of, self.joined = plan_of, joined
+
+    def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
+        if not applies(problem):
+            return Rejection("it is for 3-D and for gradients of the input")
+        if not pieces.spatial(problem, self.joined):
+            return Rejection("there are no phases to be joined")
+        try:
+            self._steps(problem.per_image)
+        except UnsupportedError as e:
+            return Rejection(str(e))
+        return None
+
+    def problems(self, problem: Problem) -> list[Problem]:
+        """The problems of the pieces, as often as they come."""
+        return [step.plan.problem for step in self._steps(problem)[0]] * (problem.n if self._by_image(problem) else 1)
+
+    def _by_image(self, p: Problem) -> bool:
+        return p.depth is not None or not all(_side_by_side(p, s) for s in pieces.spatial(p, self.joined) if not s.empty)
+
+    def _steps(self, p: Problem) -> tuple[list[Step], list[Fill]]:
+        e, steps, fills = p.epilogue, list[Step](), list[Fill]()
+        images = 1 if self._by_image(p) else p.n
+        runs = pieces.depth(p) if p.depth else [pieces.Planes(slice(0, images, 1), ((0, slice(0, images, 1)),))]
+        spatials = pieces.spatial(p, self.joined)
+        weights = len(spatials) * (p.depth.kernel if p.depth else 1)
+        for spatial in spatials:
+            for target, taps in runs:
+                if spatial.empty or not taps:
+                    fills.append(Fill(spatial, target))
+                    continue
+                count = len(range(target.start, target.stop, target.step))
+                for i, (tap, source) in enumerate(taps):
+                    opens, closes = i == 0, i == len(taps) - 1
+                    epilogue = Epilogue(closes and e.bias, not opens or e.residual, e.activation if closes else None)
+                    plan = self.plan_of(spatial.problem(p, count, epilogue), weights)
+                    steps.append(Step(plan, spatial, tap, source, target, opens, closes))
+        return steps, fills
+
+    def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
+        steps, _ = self._steps(problem)
+        return self._cost(problem, steps)
+
+    def _cost(self, p: Problem, steps: list[Step]) -> Cost:
+        images = p.n if self._by_image(p) else 1
+        seconds, workspace, error = 1e-6, 0, 1e-16
+        packed: dict[Hashable, Cost] = {}
+        for step in steps:
+            q, cost = step.plan.problem, step.plan.cost
+            copied = 0
+            if not step.plan.strided:
+                copied += math.prod(q.x_shape)
+            if not (step.plan.strided and _side_by_side(p, step.spatial)):
+                copied += math.prod(q.y_shape)
+            seconds += images * (cost.seconds + 2e-6 + copied * COPY_SECONDS)
+            workspace = max(workspace, cost.workspace + copied * p.itemsize)
+            error = max(error, cost.error + (0 if step.opens else 2.0 ** (-24 if p.dtype == "f32" else -53)))
+            packed[step.weight_key] = cost
+        return Cost(seconds, workspace, sum(c.packed for c in packed.values()), error, sum(c.pack_seconds for c in packed.values()))
+
+    def build(self, problem: Problem, cpu: Cpu) -> CompositePlan:
+        steps, fills = self._steps(problem)
+        return CompositePlan(problem, self._cost(problem, steps), tuple(steps), tuple(fills), self._by_image(problem))
+
+
+def applies(problem: Problem) -> bool:
+    """Whether a problem comes down to 2-D forward convolutions, and is not one."""
+    return problem.pass_ == "input" or (problem.pass_ == "forward" and problem.depth is not None)

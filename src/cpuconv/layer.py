@@ -1,0 +1,177 @@
+"""What all layers do: a weight packed once, and a plan kept for each input shape."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cpuconv import arguments, planner, wisdom
+from cpuconv.options import Options
+from cpuconv.plan import NUMPY_DTYPES, Array, Plan
+from cpuconv.planner import Budget
+from cpuconv.problem import Epilogue, Problem
+from cpuconv.threads import for_work
+
+MAX_SHAPES = 64  # input shapes for which a layer keeps its plan; the oldest is forgotten
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that a call needs for inputs of one shape and dtype."""
+
+    plan: Plan
+    packed: Any
+    shape: tuple[int, ...]  # of the result, without the batch axis where the input has none
+    dtype: np.dtype[Any]
+    direct: bool  # inputs of the compute dtype, zero padding: nothing to convert
+
+
+class Layer:
+    """A convolution of one form with a fixed weight. `one_shot`: for one call, borrowing the weight and counting the time of packing it."""
+
+    def __init__(
+        self, options: Options, weight: npt.ArrayLike, bias: npt.ArrayLike | None, activation: Any, algorithm: str, accuracy: Any,
+        workspace_limit: Any, one_shot: bool = False,
+    ) -> None:  # fmt: skip
+        self.options = options
+        self.activation = arguments.activation(activation)
+        self.budget = Budget(algorithm, arguments.accuracy(accuracy), arguments.workspace_limit(workspace_limit), one_shot)
+        planner.named(algorithm)
+        self.weight = self._keep(arguments.array("weight", weight))
+        self.options.check_weight(self.weight.shape)
+        self.bias = None if bias is None else self._keep(arguments.array("bias", bias))
+        if self.bias is not None and self.bias.shape != (self.out_channels,):
+            rule = f"({self.out_channels},), one number for each output channel of weight {self.weight.shape}"
+            raise ValueError(f"bias: shape {self.bias.shape} must be {rule}")
+        self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias, self.bias))
+        self._prepared: dict[Hashable, _Prepared] = {}
+        self._packed: dict[Hashable, Any] = {}
+        self._wisdom = wisdom.changes  # when the plans that are kept were made
+        self._lock = threading.Lock()
+
+    def _keep(self, value: Array) -> Array:
+        """A copy: what the caller does with the array later changes nothing."""
+        return value if self.budget.one_shot else value.copy(order="C")
+
+    @property
+    def out_channels(self) -> int:
+        return self.options.out_channels(self.weight.shape)
+
+    @property
+    def in_channels(self) -> int:
+        return self.options.in_channels(self.weight.shape)
+
+    def __repr__(self) -> str:
+        o = self.options
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, kernel_size={o.kernel_size(self.weight.shape)}, {o}, "
+            f"bias={self.bias is not None}, layout={o.layout_name!r})"
+        )
+
+    def __call__(self, x: npt.ArrayLike, residual: npt.ArrayLike | None = None, out: Array | None = None) -> Array:
+        """Return ``activation(conv(x) + bias + residual)``.
+
+        Parameters
+        ----------
+        x : array_like
+            In the layout, with or without the batch axis: ``(N, C, H, W)`` or ``(C, H, W)``; for NHWC ``(N, H, W, C)`` or ``(H, W, C)``.
+        residual : array_like of the result's shape, optional
+        out : ndarray of the result's shape and dtype, optional
+            Where the result is written; must not overlap `x`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument breaks its rule; nothing is written to `out` then.
+        UnsupportedError
+            If the algorithm named cannot do the problem.
+        """
+        x = arguments.array(self.options.operand, x)
+        residual_array = None if residual is None else arguments.array("residual", residual)
+        residual_dtype = arguments.strong_dtype(residual, residual_array)
+        key = (x.shape, x.dtype, residual is not None, residual_dtype, wisdom.changes)
+        prepared = self._prepared.get(key) or self._prepare(key, x, residual is not None, residual_dtype)
+        if residual_array is not None and residual_array.shape != prepared.shape:
+            raise ValueError(f"residual: shape {residual_array.shape} must be the result's shape {prepared.shape}")
+        if out is None:
+            result = np.empty(prepared.shape, prepared.dtype)
+        else:
+            result = arguments.output(out, prepared.shape, prepared.dtype, **{self.options.operand: x})
+            if residual_array is not None and arguments.overlap(result, residual_array):
+                residual_array = residual_array.copy()
+        if prepared.direct and x.flags.c_contiguous and x.flags.aligned and residual is None and result.flags.carray:
+            plan = prepared.plan
+            plan.run(x, prepared.packed, None, result, for_work(plan.cost.seconds))
+        else:
+            self._convert_and_run(prepared, x, residual_array, result)
+        return result
+
+    def _convert_and_run(self, prepared: _Prepared, x: Array, residual: Array | None, result: Array) -> None:
+        """The general call: casts, copies and pads what the plan cannot read or write in place."""
+        plan = prepared.plan
+        problem, dtype = plan.problem, NUMPY_DTYPES[plan.problem.dtype]
+        if self.options.padding_mode != "zeros":
+            x = x if x.ndim == self.options.rank + 2 else x[None]
+            x = arguments.pad_image(x, self.options.padding_mode, self.options.pads(x.shape, self.weight.shape), self.options.layout)
+        if residual is not None:
+            residual = arguments.contiguous(residual, dtype).reshape(problem.result_shape)
+        in_place = result.flags.carray and result.dtype == dtype
+        target = result.reshape(problem.result_shape) if in_place else np.empty(problem.result_shape, dtype)
+        plan.run(arguments.contiguous(x, dtype).reshape(problem.operand_shapes[0]), prepared.packed, residual, target, for_work(plan.cost.seconds))
+        if not in_place:
+            result[...] = target.reshape(result.shape)
+
+    def explain(self, x_shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> str:
+        """Return the table of candidate algorithms for inputs of this shape; see `cpuconv.explain`.
+
+        Examples
+        --------
+        >>> from cpuconv import Conv2d
+        >>> print(Conv2d(np.ones((8, 8, 3, 3), np.float32)).explain((1, 8, 32, 32)))
+        n1_ic8_ih32_iw32_oc8_kh3_kw3_s1_p0_d1_g1_f32_nchw: 1.0 MFLOP on ...
+        """
+        return planner.explain_table(self.problem(x_shape, dtype), self.budget)
+
+    def problem(self, x_shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, residual: bool = False) -> Problem:
+        """Return the problem that inputs of this shape and type pose, with or without a residual of that type.
+
+        Examples
+        --------
+        >>> from cpuconv import Conv2d
+        >>> str(Conv2d(np.ones((8, 8, 3, 3), np.float32)).problem((1, 8, 32, 32)))
+        'n1_ic8_ih32_iw32_oc8_kh3_kw3_s1_p0_d1_g1_f32_nchw'
+        """
+        result = arguments.result_dtype(np.dtype(dtype), *self._weight_dtypes)
+        return self._problem(tuple(x_shape), arguments.COMPUTE_DTYPES[result.name], residual)
+
+    def _problem(self, x_shape: tuple[int, ...], dtype: str, residual: bool) -> Problem:
+        return self.options.problem(x_shape, self.weight.shape, dtype, Epilogue(self.bias is not None, residual, self.activation))
+
+    def _prepare(self, key: Hashable, x: Array, residual: bool, residual_dtype: np.dtype[Any] | None) -> _Prepared:
+        result = arguments.result_dtype(x.dtype, *self._weight_dtypes, residual_dtype)
+        compute = arguments.COMPUTE_DTYPES[result.name]
+        problem = self._problem(x.shape, compute, residual)
+        plan = planner.plan(problem, self.budget)
+        with self._lock:
+            if self._wisdom != wisdom.changes:
+                self._prepared.clear()
+                self._packed.clear()
+                self._wisdom = wisdom.changes
+            packed_key = (plan.weight_format, compute)
+            if packed_key not in self._packed:
+                dtype = NUMPY_DTYPES[compute]
+                bias = None if self.bias is None else arguments.contiguous(self.bias, dtype)
+                self._packed[packed_key] = plan.pack(arguments.contiguous(self.weight, dtype), bias)
+            shape = self.options.result_shape(problem, x.ndim == self.options.rank + 2)
+            same = x.shape == problem.operand_shapes[0] and shape == problem.result_shape
+            direct = x.dtype == result == NUMPY_DTYPES[compute] and self.options.padding_mode == "zeros" and same
+            prepared = _Prepared(plan, self._packed[packed_key], shape, result, direct)
+            if len(self._prepared) >= MAX_SHAPES:
+                self._prepared.pop(next(iter(self._prepared)))
+            self._prepared[key] = prepared
+        return prepared
