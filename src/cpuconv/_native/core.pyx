@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uintptr_t
 
 
@@ -21,8 +22,19 @@ cdef extern from "ukernels/conv.h" nogil:
         void *y
         const void *x_end
         conv_strides xs, ys
+    ctypedef struct conv_axis:
+        long size "in", out, taps, stride, pad, dilation
+    ctypedef struct conv_gradient:
+        const void *x
+        const void *dy
+        void *dw
+        const void *x_end
+        const void *dy_end
+        conv_strides xs, ys
+        conv_axis depth
+        long x_slice, y_slice
     ctypedef struct conv_blocking:
-        long block, channels, kc
+        long block, channels, chunks, kc
         int mh, mw
         double point[3]
     ctypedef struct conv_blas:
@@ -41,6 +53,8 @@ cdef extern from "ukernels/conv.h" nogil:
         int (*depthwise_by_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
     ctypedef struct ukernels:
         conv_family f32, f64
@@ -73,6 +87,25 @@ cdef extern from "ukernels/tables.h" nogil:
     const isa_table *cpuconv_tables
     const char *const *cpuconv_features
     int cpuconv_supports(int feature) noexcept
+
+cdef extern from "separable.h" nogil:
+    ctypedef struct separable_stage:
+        const conv_family *family
+        conv_geometry g
+        conv_blocking blocking
+        conv_activation act
+        const void *weight
+        const void *bias
+    ctypedef struct separable_job:
+        const separable_stage *depthwise
+        const separable_stage *pointwise
+        long multiplier, rows, size
+        const void *x
+        const void *x_end
+        const void *residual
+        void *y
+        conv_strides xs, ys
+    int separable_run(const separable_job *, int) noexcept
 
 cdef extern from "pool.h" nogil:
     ctypedef int (*pool_task)(void *, long) noexcept nogil
@@ -149,18 +182,19 @@ cdef class Buffer:
         """Of an image array, in elements."""
         cdef conv_strides s
         cdef Py_ssize_t size = self.view.itemsize
-        s.image, s.channel = self.view.strides[0] // size, self.view.strides[3 if nhwc else 1] // size
-        s.row, s.pixel = self.view.strides[1 if nhwc else 2] // size, self.view.strides[2 if nhwc else 3] // size
+        cdef int last = self.view.ndim - 1, width = last - 1 if nhwc else last
+        s.image, s.channel = self.view.strides[0] // size, self.view.strides[last if nhwc else 1] // size
+        s.row, s.pixel = self.view.strides[width - 1] // size, self.view.strides[width] // size
         return s
 
-    cdef conv_strides volume_strides(self, bint ndhwc, long *depth) noexcept:
-        """Of an array of images with depth, in elements."""
-        cdef conv_strides s
-        cdef Py_ssize_t size = self.view.itemsize
-        s.image, s.channel = self.view.strides[0] // size, self.view.strides[4 if ndhwc else 1] // size
-        s.row, s.pixel = self.view.strides[2 if ndhwc else 3] // size, self.view.strides[3 if ndhwc else 4] // size
-        depth[0] = self.view.strides[1 if ndhwc else 2] // size
-        return s
+    cdef long slice(self, bint nhwc) noexcept:
+        """Elements between the slices of a 3-D image array; 0 for a 2-D one."""
+        return self.view.strides[1 if nhwc else 2] // self.view.itemsize if self.view.ndim == 5 else 0
+
+
+cdef int set_geometry(conv_geometry *g, values) except -1:
+    (g.n, g.ic, g.ih, g.iw, g.oc, g.kh, g.kw, g.sh, g.sw, g.pt, g.pl, g.dh, g.dw, g.groups, g.oh, g.ow, g.nhwc) = values
+    return 0
 
 
 cpdef enum:
@@ -168,6 +202,7 @@ cpdef enum:
     WINOGRAD
     DEPTHWISE
     IM2COL
+    INVOLUTION
 
 
 cdef class Convolution:
@@ -188,8 +223,7 @@ cdef class Convolution:
         self.family = find_family(isa, dtype)
         self.f64 = dtype == "f64"
         self.kind = kind
-        (self.g.n, self.g.ic, self.g.ih, self.g.iw, self.g.oc, self.g.kh, self.g.kw, self.g.sh, self.g.sw, self.g.pt, self.g.pl,
-         self.g.dh, self.g.dw, self.g.groups, self.g.oh, self.g.ow, self.g.nhwc) = geometry
+        set_geometry(&self.g, geometry)
         self.act.kind, self.act.a, self.act.b = activation
         self.blocking.block, self.blocking.channels, self.blocking.kc, self.blocking.mh, self.blocking.mw, points = blocking
         for i, point in enumerate(points):
@@ -245,10 +279,56 @@ cdef class Convolution:
                 status = self.family.winograd(&self.g, &self.blocking, &t, self.act, threads)
             elif self.kind == DEPTHWISE:
                 status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
+            elif self.kind == INVOLUTION:
+                status = self.family.involution(&self.g, &self.blocking, &t, self.act, threads)
             else:
                 status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+cdef class Separable:
+    """Depthwise convolutions and the 1x1 convolution of their results in one pass, by bands of rows. Immutable; safe from many threads at once.
+
+    Stages are (Convolution, packed weight, packed bias): `depthwise`, one for each channel that an input channel is multiplied to, of whole images;
+    `pointwise`, of a band and, if there is a smaller last one, of that.
+    """
+    cdef separable_stage *stages
+    cdef separable_job job
+    cdef list buffers
+    cdef bint nhwc
+
+    def __cinit__(self, depthwise, pointwise):
+        cdef Convolution c
+        cdef Buffer weight, bias
+        self.stages = <separable_stage *>PyMem_Malloc((len(depthwise) + len(pointwise)) * sizeof(separable_stage))
+        if self.stages == NULL:
+            raise MemoryError()
+        self.buffers = []
+        for i, (c, w, b) in enumerate([*depthwise, *pointwise]):
+            weight, bias = Buffer(w), Buffer(b)
+            self.buffers += weight, bias
+            self.stages[i].family, self.stages[i].g, self.stages[i].blocking, self.stages[i].act = c.family, c.g, c.blocking, c.act
+            self.stages[i].weight, self.stages[i].bias = weight.pointer(), bias.pointer()
+        self.job.depthwise, self.job.pointwise = self.stages, self.stages + len(depthwise)
+        self.job.multiplier, self.job.rows = len(depthwise), self.job.pointwise.g.oh
+        self.nhwc = self.stages.g.nhwc
+
+    def __dealloc__(self):
+        PyMem_Free(self.stages)
+
+    def run(self, x, residual, y, int threads):
+        cdef Buffer bx = Buffer(x, strided=True), br = Buffer(residual, strided=True), by = Buffer(y, True, True)
+        cdef separable_job job = self.job
+        cdef int status
+        if self.stages.g.n == 0:
+            return
+        job.x, job.x_end, job.residual, job.y, job.size = bx.pointer(), bx.end(), br.pointer(), by.pointer(), bx.view.itemsize
+        job.xs, job.ys = bx.strides(self.nhwc), by.strides(self.nhwc)
+        with nogil:
+            status = separable_run(&job, threads)
+        if status:
+            raise MemoryError("separable convolution: no memory for the workspace of a thread")
 
 
 cdef class Int8Convolution:
@@ -265,8 +345,7 @@ cdef class Int8Convolution:
 
     def __init__(self, str isa, int kind, geometry, depth, long rows, signs):
         self.kernels = find_isa(isa).int8
-        (self.q.g.n, self.q.g.ic, self.q.g.ih, self.q.g.iw, self.q.g.oc, self.q.g.kh, self.q.g.kw, self.q.g.sh, self.q.g.sw, self.q.g.pt, self.q.g.pl,
-         self.q.g.dh, self.q.g.dw, self.q.g.groups, self.q.g.oh, self.q.g.ow, self.q.g.nhwc) = geometry
+        set_geometry(&self.q.g, geometry)
         self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
         self.kind, self.rows = kind, rows
         self.x_signed, self.y_signed = signs
@@ -294,7 +373,7 @@ cdef class Int8Convolution:
             return
         t.x, t.weight, t.bias, t.w_zero = bx.pointer(), <const int32_t *>bw.pointer(), <const int32_t *>bb.pointer(), <const int32_t *>bz.pointer()
         t.scale, t.y = <const float *>bs.pointer(), by.pointer()
-        t.xs, t.ys = bx.volume_strides(self.q.g.nhwc, &t.xs_depth), by.volume_strides(self.q.g.nhwc, &t.ys_depth)
+        t.xs, t.ys, t.xs_depth, t.ys_depth = bx.strides(self.q.g.nhwc), by.strides(self.q.g.nhwc), bx.slice(self.q.g.nhwc), by.slice(self.q.g.nhwc)
         t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
         with nogil:
             if self.kind == IMPLICIT_GEMM:
@@ -303,6 +382,35 @@ cdef class Int8Convolution:
                 status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+cdef class WeightGradient:
+    """The gradient of a weight on one geometry. Immutable; safe from many threads at once.
+
+    geometry: the ints of conv_geometry in order; depth: those of conv_axis; blocking: (block, channels, chunks).
+    """
+    cdef const conv_family *family
+    cdef conv_geometry g
+    cdef conv_axis depth
+    cdef conv_blocking blocking
+
+    def __init__(self, str isa, str dtype, geometry, depth, blocking):
+        self.family = find_family(isa, dtype)
+        set_geometry(&self.g, geometry)
+        self.depth.size, self.depth.out, self.depth.taps, self.depth.stride, self.depth.pad, self.depth.dilation = depth
+        self.blocking.block, self.blocking.channels, self.blocking.chunks = blocking
+
+    def run(self, x, dy, dw, int threads):
+        """dw is C-contiguous."""
+        cdef Buffer bx = Buffer(x, strided=True), by = Buffer(dy, strided=True), bw = Buffer(dw, True)
+        cdef conv_gradient t
+        cdef int status
+        t.x, t.dy, t.dw, t.x_end, t.dy_end = bx.pointer(), by.pointer(), bw.pointer(), bx.end(), by.end()
+        t.xs, t.ys, t.x_slice, t.y_slice, t.depth = bx.strides(self.g.nhwc), by.strides(self.g.nhwc), bx.slice(self.g.nhwc), by.slice(self.g.nhwc), self.depth
+        with nogil:
+            status = self.family.weight_gemm(&self.g, &self.blocking, &t, threads)
+        if status:
+            raise MemoryError("weight gradient: no memory for the workspace of a thread")
 
 
 def run_tasks(uintptr_t task, uintptr_t context, long tasks, int threads):

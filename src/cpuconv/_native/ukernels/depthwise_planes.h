@@ -118,8 +118,8 @@ static void FN(copy_plane_rows)(const conv_geometry *g, const conv_tensors *t, c
 
 /* y = activation(out + residual), `n` columns of `count` rows. */
 INLINE void FN(finish_rows)(const VEC *out, long count, long n, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
-    if (s->pixel == 1 && !residual && act.kind == ACT_NONE && (n == VL || free - (y + (count - 1) * s->row) >= VL)) {
-        for (long r = 0; r < count; r++) STORE(y + r * s->row, out[r]);
+    if (s->pixel == 1 && !residual && act.kind <= ACT_CLIP && (n == VL || free - (y + (count - 1) * s->row) >= VL)) {
+        for (long r = 0; r < count; r++) STORE(y + r * s->row, FN(activated)(act, out[r]));
         return;
     }
     for (long r = 0; r < count; r++) FN(finish_row)(out[r], n, s, residual ? residual + r * s->row : NULL, act, y + r * s->row, free);

@@ -134,7 +134,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
         }
 
     const long passes = MAX(1, ceil_div(total, job->blocking->kc));
-    FN(tile) t = {.a = view->x, .segments = piece};
+    FN(tile) t = {.a = view->x, .segments = piece, .step = 1};
     long pixel = 0;
     for (long i = first; i < last; i++) {
         const FN(panel) p = FN(panel_at)(ocg, i);
@@ -234,7 +234,7 @@ static int FN(strip_task)(void *context, long index) {
 
 /* Rows of consecutive pixels [p0, p0 + pixels) of planes of y or residual (`view` is the first plane), gathered to rows of `stride` or
    scattered from there. */
-INLINE void FN(copy_rows)(const conv_geometry *g, const conv_strides *s, T *restrict view, long p0, long pixels, long rows, T *restrict copy, long stride, const int scatter) {
+INLINE void FN(gapped_rows)(const conv_geometry *g, const conv_strides *s, T *restrict view, long p0, long pixels, long rows, T *restrict copy, long stride, const int scatter) {
     for (long p = 0, run; p < pixels; p += run) {
         const long y = (p0 + p) / g->ow, x = (p0 + p) % g->ow;
         run = MIN(g->ow - x, pixels - p);
@@ -271,7 +271,7 @@ static int FN(channel_task)(void *context, long index) {
     const long at = share.image * in->ys.image + o0 * in->ys.channel;
     T *y = gaps ? copy : (T *)in->y + at + p0;
     const T *z = in->residual ? gaps ? copy : (const T *)in->residual + at + p0 : NULL;
-    if (gaps && z) FN(copy_rows)(g, &in->ys, (T *)in->residual + at, p0, pixels, rows, copy, pixels, 0);
+    if (gaps && z) FN(gapped_rows)(g, &in->ys, (T *)in->residual + at, p0, pixels, rows, copy, pixels, 0);
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     const long passes = ceil_div(k, kc);
@@ -296,7 +296,7 @@ static int FN(channel_task)(void *context, long index) {
                     for (long e = p.valid; e < p.nr; e++) to[e] = 0;
                 }
             }
-            FN(tile) t = {.segments = &all, .count = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
+            FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
                           .ldb = in_place ? in->xs.channel : p.nr};
             if (pass == passes - 1) FN(set_clip)(&t, job->act);
             for (long o = 0; o < rows; o += GROUP) {
@@ -311,7 +311,7 @@ static int FN(channel_task)(void *context, long index) {
             }
         }
     }
-    if (gaps) FN(copy_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
+    if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
     return 0;
 }
 
