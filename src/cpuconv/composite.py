@@ -21,7 +21,10 @@ from cpuconv.plan import Array, Cost, Plan, Quantization, Rejection
 from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
 
-COPY_SECONDS = 1e-9  # of an element from or to a view, by NumPy
+# Seconds of an element, measured:
+COPY = 1e-9  # from or to a view, for a plan that takes none
+PUT = {"nchw": 0.5e-9, "nhwc": 2e-9}  # of joined phases to their places
+GAP = 0.9e-9  # written by a plan to planes with gaps between the pixels
 
 
 class Step(NamedTuple):
@@ -129,17 +132,9 @@ def _cut(stack: Array, layout: str, planes: slice, rows: slice, columns: slice) 
     return stack[planes, :, rows, columns] if layout == "nchw" else stack[planes, rows, columns]
 
 
-def _side_by_side(p: Problem, s: Spatial) -> bool:
-    """Whether joined phases are channels of a view: pixels of one row that all have their like, and nothing else between their numbers."""
-    if len(s.cells) == 1:
-        return True
-    counts = {len(range(t.start, t.stop, t.step)) for t in s.width.targets}
-    return len(s.height.targets) == 1 and len(counts) == 1 and (p.layout == "nhwc" or p.ic == 1)
-
-
 def _view(p: Problem, stack: Array, planes: slice, s: Spatial) -> Array | None:
     """The part of the result (or residual) that a piece makes, as one view; None where there is none."""
-    if not _side_by_side(p, s):
+    if not pieces.side_by_side(p, s):
         return None
     view = _cut(stack, p.layout, planes, *s.cells[0])
     blocks = len(s.cells)
@@ -218,14 +213,14 @@ class Pieces:
         return [step.plan.problem for step in self._steps(problem)[0]] * (problem.n if self._by_image(problem) else 1)
 
     def _by_image(self, p: Problem) -> bool:
-        return p.depth is not None or not all(_side_by_side(p, s) for s in pieces.spatial(p, self.joined) if not s.empty)
+        return p.depth is not None or not all(pieces.side_by_side(p, s) for s in pieces.spatial(p, self.joined) if not s.empty)
 
     def _steps(self, p: Problem) -> tuple[list[Step], list[Fill]]:
         e, steps, fills = p.epilogue, list[Step](), list[Fill]()
         images = 1 if self._by_image(p) else p.n
         runs = pieces.depth(p) if p.depth else [pieces.Planes(slice(0, images, 1), ((0, slice(0, images, 1)),))]
         spatials = pieces.spatial(p, self.joined)
-        weights = len(spatials) * (p.depth.kernel if p.depth else 1)
+        weights = len({spatial.taps for spatial in spatials}) * (p.depth.kernel if p.depth else 1)
         for spatial in spatials:
             for target, taps in runs:
                 if spatial.empty or not taps:
@@ -249,12 +244,15 @@ class Pieces:
         packed: dict[Hashable, Cost] = {}
         for step in steps:
             q, cost = step.plan.problem, step.plan.cost
-            copied = 0
+            x, y, in_place = math.prod(q.x_shape), math.prod(q.y_shape), pieces.side_by_side(p, step.spatial)
             if not step.plan.strided:
-                copied += math.prod(q.x_shape)
-            if not (step.plan.strided and _side_by_side(p, step.spatial)):
-                copied += math.prod(q.y_shape)
-            seconds += images * (cost.seconds + 2e-6 + copied * COPY_SECONDS)
+                copied, moving = x + y, (x + y) * COPY
+            elif not in_place:
+                copied, moving = y, y * PUT[p.layout]
+            else:
+                gaps = p.layout == "nchw" and step.spatial.width.targets[0].step > 1
+                copied, moving = 0, y * GAP if gaps else 0.0
+            seconds += images * (cost.seconds + 2e-6 + moving)
             workspace = max(workspace, cost.workspace + copied * p.itemsize)
             error = max(error, cost.error + (0 if step.opens else 2.0 ** (-24 if p.dtype == "f32" else -53)))
             packed[step.weight_key] = cost

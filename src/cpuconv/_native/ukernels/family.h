@@ -12,6 +12,7 @@
 #include "columns.h"
 #include "implicit_gemm.h"
 #include "im2col.h"
+#include "weight_gemm.h"
 #include "winograd_transforms.h"
 #include "winograd_pack.h"
 #include "winograd.h"
@@ -33,6 +34,7 @@ static const conv_family FN(FAMILY) = {
     .depthwise_by_planes = FN(depthwise_by_planes),
     .depthwise = FN(depthwise),
     .involution = FN(involution),
+    .weight_gemm = FN(weight_gemm),
     .im2col = FN(im2col),
 };
 #undef NV_MAX
