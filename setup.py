@@ -35,7 +35,7 @@ class BuildExt(build_ext):
 features = dict.fromkeys(f for row in ISAS for f in row.features)
 core = Extension(
     "cpuconv._native.core",
-    [str(NATIVE / "core.pyx"), str(NATIVE / "pool.c")],
+    [str(NATIVE / "core.pyx"), str(NATIVE / "pool.c"), str(NATIVE / "separable.c")],
     include_dirs=[str(NATIVE)],
     define_macros=[
         ("CPUCONV_TABLES", " ".join(f"TABLE({row.symbol}, {row.floats.replace('-', '_')}, \"{row.name}\")" for row in ISAS)),

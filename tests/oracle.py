@@ -17,7 +17,7 @@ from cpuconv.problem import Epilogue
 INTEGER_CPUS = [with_isa(detect(), isa) for isa in available_isas()]
 CPUS = [cpu for cpu in INTEGER_CPUS if cpu.isa_row.level is None]
 """Those with floating kernels of their own."""
-FLOATING = [a for a in ALGORITHMS if a.name != "int8_gemm"]
+FLOATING = [a for a in ALGORITHMS if not a.name.startswith("int8")]
 SLOPES = {"clip": 1, "leaky_relu": 1, "sigmoid": 0.25, "tanh": 1, "silu": 1.1, "hardsigmoid": 1 / 6, "hardswish": 1.5, "gelu": 1.13}
 """The steepest slope of each activation: what it may make of an error before it."""
 

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uintptr_t
 
 
@@ -41,6 +42,7 @@ cdef extern from "ukernels/conv.h" nogil:
         int (*depthwise_by_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
     ctypedef struct ukernels:
         conv_family f32, f64
@@ -59,9 +61,11 @@ cdef extern from "ukernels/conv.h" nogil:
         int x_signed, y_signed, x_zero, y_zero
     ctypedef struct int8_ukernels:
         int dot_length, x_signed
+        int (*gemm_form)(const int8_geometry *) noexcept nogil
         long (*gemm_packed_size)(const int8_geometry *) noexcept nogil
         void (*gemm_pack)(const int8_geometry *, const int32_t *, int32_t *) noexcept nogil
         int (*gemm)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
+        int (*depthwise)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
 
 cdef extern from "ukernels/tables.h" nogil:
     ctypedef struct isa_table:
@@ -71,6 +75,25 @@ cdef extern from "ukernels/tables.h" nogil:
     const isa_table *cpuconv_tables
     const char *const *cpuconv_features
     int cpuconv_supports(int feature) noexcept
+
+cdef extern from "separable.h" nogil:
+    ctypedef struct separable_stage:
+        const conv_family *family
+        conv_geometry g
+        conv_blocking blocking
+        conv_activation act
+        const void *weight
+        const void *bias
+    ctypedef struct separable_job:
+        const separable_stage *depthwise
+        const separable_stage *pointwise
+        long multiplier, rows, size
+        const void *x
+        const void *x_end
+        const void *residual
+        void *y
+        conv_strides xs, ys
+    int separable_run(const separable_job *, int) noexcept
 
 cdef extern from "pool.h" nogil:
     ctypedef int (*pool_task)(void *, long) noexcept nogil
@@ -166,6 +189,7 @@ cpdef enum:
     WINOGRAD
     DEPTHWISE
     IM2COL
+    INVOLUTION
 
 
 cdef class Convolution:
@@ -243,30 +267,79 @@ cdef class Convolution:
                 status = self.family.winograd(&self.g, &self.blocking, &t, self.act, threads)
             elif self.kind == DEPTHWISE:
                 status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
+            elif self.kind == INVOLUTION:
+                status = self.family.involution(&self.g, &self.blocking, &t, self.act, threads)
             else:
                 status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
 
 
-cdef class Int8Convolution:
-    """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight, then `run`. Immutable; safe from many threads at once.
+cdef class Separable:
+    """Depthwise convolutions and the 1x1 convolution of their results in one pass, by bands of rows. Immutable; safe from many threads at once.
 
-    geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
+    Stages are (Convolution, packed weight, packed bias): `depthwise`, one for each channel that an input channel is multiplied to, of whole images;
+    `pointwise`, of a band and, if there is a smaller last one, of that.
+    """
+    cdef separable_stage *stages
+    cdef separable_job job
+    cdef list buffers
+    cdef bint nhwc
+
+    def __cinit__(self, depthwise, pointwise):
+        cdef Convolution c
+        cdef Buffer weight, bias
+        self.stages = <separable_stage *>PyMem_Malloc((len(depthwise) + len(pointwise)) * sizeof(separable_stage))
+        if self.stages == NULL:
+            raise MemoryError()
+        self.buffers = []
+        for i, (c, w, b) in enumerate([*depthwise, *pointwise]):
+            weight, bias = Buffer(w), Buffer(b)
+            self.buffers += weight, bias
+            self.stages[i].family, self.stages[i].g, self.stages[i].blocking, self.stages[i].act = c.family, c.g, c.blocking, c.act
+            self.stages[i].weight, self.stages[i].bias = weight.pointer(), bias.pointer()
+        self.job.depthwise, self.job.pointwise = self.stages, self.stages + len(depthwise)
+        self.job.multiplier, self.job.rows = len(depthwise), self.job.pointwise.g.oh
+        self.nhwc = self.stages.g.nhwc
+
+    def __dealloc__(self):
+        PyMem_Free(self.stages)
+
+    def run(self, x, residual, y, int threads):
+        cdef Buffer bx = Buffer(x, strided=True), br = Buffer(residual, strided=True), by = Buffer(y, True, True)
+        cdef separable_job job = self.job
+        cdef int status
+        if self.stages.g.n == 0:
+            return
+        job.x, job.x_end, job.residual, job.y, job.size = bx.pointer(), bx.end(), br.pointer(), by.pointer(), bx.view.itemsize
+        job.xs, job.ys = bx.strides(self.nhwc), by.strides(self.nhwc)
+        with nogil:
+            status = separable_run(&job, threads)
+        if status:
+            raise MemoryError("separable convolution: no memory for the workspace of a thread")
+cdef class Int8Convolution:
+    """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight (GEMM), then `run`. Immutable; safe from many threads at once.
+
+    kind: IMPLICIT_GEMM or DEPTHWISE; geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
     signs: whether x, and an 8-bit y, are signed.
     """
     cdef const int8_ukernels *kernels
     cdef int8_geometry q
     cdef long rows
+    cdef int kind
     cdef bint x_signed, y_signed
 
-    def __init__(self, str isa, geometry, depth, long rows, signs):
+    def __init__(self, str isa, int kind, geometry, depth, long rows, signs):
         self.kernels = find_isa(isa).int8
         (self.q.g.n, self.q.g.ic, self.q.g.ih, self.q.g.iw, self.q.g.oc, self.q.g.kh, self.q.g.kw, self.q.g.sh, self.q.g.sw, self.q.g.pt, self.q.g.pl,
          self.q.g.dh, self.q.g.dw, self.q.g.groups, self.q.g.oh, self.q.g.ow, self.q.g.nhwc) = geometry
         self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
-        self.rows = rows
+        self.kind, self.rows = kind, rows
         self.x_signed, self.y_signed = signs
+
+    def form(self):
+        """Of the packed weight (GEMM): convolutions of equal form share theirs."""
+        return self.kernels.gemm_form(&self.q)
 
     def packed_size(self):
         """Lanes of the packed weight."""
@@ -290,7 +363,10 @@ cdef class Int8Convolution:
         t.xs, t.ys = bx.volume_strides(self.q.g.nhwc, &t.xs_depth), by.volume_strides(self.q.g.nhwc, &t.ys_depth)
         t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
         with nogil:
-            status = self.kernels.gemm(&self.q, &t, self.rows, threads)
+            if self.kind == IMPLICIT_GEMM:
+                status = self.kernels.gemm(&self.q, &t, self.rows, threads)
+            else:
+                status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
 

@@ -56,6 +56,7 @@ typedef struct {
     int (*depthwise_by_planes)(const conv_geometry *);                           /* whether the weight is packed for planes */
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
 } conv_family;
 
@@ -82,8 +83,10 @@ typedef struct {
 
 typedef struct {
     int dot_length, x_signed; /* elements in a lane; how 8-bit dot products take x */
-    long (*gemm_packed_size)(const int8_geometry *);                                      /* lanes */
+    int (*gemm_form)(const int8_geometry *);         /* of the packed weight; convolutions that share it share the weight */
+    long (*gemm_packed_size)(const int8_geometry *); /* lanes */
     void (*gemm_pack)(const int8_geometry *, const int32_t *lanes, int32_t *packed);
     int (*gemm)(const int8_geometry *, const int8_tensors *, long rows, int threads);
+    int (*depthwise)(const int8_geometry *, const int8_tensors *, long rows, int threads); /* weight: [kh][lanes of kw][oc], or of NCHW [oc][kh][lanes of kw] */
 } int8_ukernels;
 #endif

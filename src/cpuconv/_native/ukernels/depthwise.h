@@ -29,8 +29,10 @@ typedef struct {
 } FN(dw_block);
 
 INLINE void FN(store_row)(const FN(dw_block) *s, const VEC *acc, T *y, const T *residual) {
-    if (s->n == XB && s->lanes == VL && !residual && s->act.kind == ACT_NONE) {
-        UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, acc[b]);
+    if (s->n == XB && s->lanes == VL && !residual && s->act.kind <= ACT_CLIP) {
+        const VEC low = SPLAT(s->act.a), high = SPLAT(s->act.b);
+        if (s->act.kind == ACT_NONE) UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, acc[b]);
+        else UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, FN(vmin)(high, FN(vmax)(low, acc[b])));
         return;
     }
     VEC made[XB]; /* acc stays in registers only if never indexed by a variable */

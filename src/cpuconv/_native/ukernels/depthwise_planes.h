@@ -106,7 +106,7 @@ INLINE void FN(find_rows)(const conv_geometry *g, const conv_tensors *t, const T
 }
 
 /* Copies those that are not contiguous, or that vectors would read past the ends of x. */
-static void FN(copy_rows)(const conv_geometry *g, const conv_tensors *t, const FN(plane_scratch) *s) {
+static void FN(copy_plane_rows)(const conv_geometry *g, const conv_tensors *t, const FN(plane_scratch) *s) {
     for (long i = 0; i < FN(input_rows)(g); i++) {
         const T *row = s->rows[i];
         if (row == s->zeros || (t->xs.pixel == 1 && row - (const T *)t->x >= s->before && (const T *)t->x_end - row >= s->length - s->before)) continue;
@@ -118,8 +118,8 @@ static void FN(copy_rows)(const conv_geometry *g, const conv_tensors *t, const F
 
 /* y = activation(out + residual), `n` columns of `count` rows. */
 INLINE void FN(finish_rows)(const VEC *out, long count, long n, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
-    if (s->pixel == 1 && !residual && act.kind == ACT_NONE && (n == VL || free - (y + (count - 1) * s->row) >= VL)) {
-        for (long r = 0; r < count; r++) STORE(y + r * s->row, out[r]);
+    if (s->pixel == 1 && !residual && act.kind <= ACT_CLIP && (n == VL || free - (y + (count - 1) * s->row) >= VL)) {
+        for (long r = 0; r < count; r++) STORE(y + r * s->row, FN(activated)(act, out[r]));
         return;
     }
     for (long r = 0; r < count; r++) FN(finish_row)(out[r], n, s, residual ? residual + r * s->row : NULL, act, y + r * s->row, free);
@@ -140,7 +140,7 @@ INLINE void FN(plane_group)(const int kh, const int kw, const int stride, const 
     const conv_strides *ys = &job->tensors->ys;
     const long blocks = ceil_div(g->ow, VL), n = MIN(VL, g->ow), rows = g->oh - oy;
     FN(find_rows)(g, job->tensors, p->x, (FN(PLANE_ROWS) * (1 + paired) - 1) * stride + kh, oy, s);
-    if (p->careful) FN(copy_rows)(g, job->tensors, s);
+    if (p->careful) FN(copy_plane_rows)(g, job->tensors, s);
     for (long block = 0; block < blocks; block++) {
         const FN(plane_columns) *c = s->columns + block;
         VEC out[FN(PLANE_ROWS)];

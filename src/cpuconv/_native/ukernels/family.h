@@ -17,6 +17,7 @@
 #include "winograd.h"
 #include "depthwise_planes.h"
 #include "depthwise.h"
+#include "involution.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
     .gemm_pack = FN(gemm_pack),
@@ -31,6 +32,7 @@ static const conv_family FN(FAMILY) = {
     .depthwise_pack = FN(depthwise_pack),
     .depthwise_by_planes = FN(depthwise_by_planes),
     .depthwise = FN(depthwise),
+    .involution = FN(involution),
     .im2col = FN(im2col),
 };
 #undef NV_MAX

@@ -43,11 +43,14 @@ INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (voi
 #include "int8_gemm.h"
 #include "int8_channels.h"
 #include "int8_run.h"
+#include "int8_depthwise.h"
 
 const int8_ukernels NAME(int8_) = {
     .dot_length = DOT_LENGTH,
     .x_signed = X_SIGNED,
+    .gemm_form = int8_channel_rows,
     .gemm_packed_size = int8_gemm_packed_size,
     .gemm_pack = int8_gemm_pack,
     .gemm = int8_gemm,
+    .depthwise = int8_depthwise,
 };
