@@ -5,8 +5,9 @@ from cpuconv.algorithms.direct import Direct
 from cpuconv.algorithms.im2col import Im2col
 from cpuconv.algorithms.implicit_gemm import ImplicitGemm
 from cpuconv.algorithms.reference import Reference
+from cpuconv.algorithms.weight_depthwise import WeightDepthwise
 from cpuconv.algorithms.weight_gemm import WeightGemm
 from cpuconv.algorithms.winograd import WINOGRADS
 from cpuconv.plan import Algorithm
 
-ALGORITHMS: tuple[Algorithm, ...] = (ImplicitGemm(), *WINOGRADS, Depthwise(), Im2col(), Direct(), WeightGemm(), Reference())
+ALGORITHMS: tuple[Algorithm, ...] = (ImplicitGemm(), *WINOGRADS, Depthwise(), Im2col(), Direct(), WeightGemm(), WeightDepthwise(), Reference())

@@ -71,6 +71,7 @@ typedef struct {
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
+    int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
 } conv_family;
 

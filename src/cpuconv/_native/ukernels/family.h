@@ -18,6 +18,7 @@
 #include "winograd.h"
 #include "depthwise_planes.h"
 #include "depthwise.h"
+#include "weight_depthwise.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
     .gemm_pack = FN(gemm_pack),
@@ -32,6 +33,7 @@ static const conv_family FN(FAMILY) = {
     .depthwise_pack = FN(depthwise_pack),
     .depthwise = FN(depthwise),
     .weight_gemm = FN(weight_gemm),
+    .weight_depthwise = FN(weight_depthwise),
     .im2col = FN(im2col),
 };
 #undef NV_MAX
