@@ -35,10 +35,10 @@ class BuildExt(build_ext):
 features = dict.fromkeys(f for row in ISAS for f in row.features)
 core = Extension(
     "cpuconv._native.core",
-    [str(NATIVE / "core.pyx"), str(NATIVE / "pool.c")],
+    [str(NATIVE / "core.pyx"), str(NATIVE / "pool.c"), str(NATIVE / "separable.c")],
     include_dirs=[str(NATIVE)],
     define_macros=[
-        ("CPUCONV_TABLES", " ".join(f"TABLE({row.symbol})" for row in ISAS)),
+        ("CPUCONV_TABLES", " ".join(f"TABLE({row.symbol}, {row.floats.replace('-', '_')}, \"{row.name}\")" for row in ISAS)),
         ("CPUCONV_FEATURES", " ".join(f'FEATURE("{f}")' for f in features)),
     ],
     extra_compile_args=FLAGS,

@@ -13,8 +13,7 @@ import pytest
 
 import cpuconv
 from cpuconv import Conv2d, Problem, UnsupportedError, conv2d
-from cpuconv.algorithms import ALGORITHMS
-from oracle import does_forward, normal, suited, with_epilogue
+from oracle import FLOATING, normal, suited, with_epilogue
 
 RNG = np.random.default_rng(2)
 X = RNG.standard_normal((3, 8, 12, 11)).astype(np.float32)
@@ -80,7 +79,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("name", ["x", "weight", "bias", "residual"])
-@pytest.mark.parametrize("algorithm", [a.name for a in ALGORITHMS if does_forward(a)])
+@pytest.mark.parametrize("algorithm", [a.name for a in FLOATING])
 def test_forms_of_arrays(form, name, algorithm):
     p = suited(algorithm, with_epilogue(Problem.parse("n3_ic8_ih12_iw11_oc6_kh3_kw3_s1_p0_d1_g1_f32_nchw")))
     arrays = normal(p)._asdict()
@@ -348,3 +347,14 @@ def test_silu_of_very_negative_numbers_is_zero():
     x = np.array([[[-3e38, -100, -1, 0, 100]]], np.float32)
     y = cpuconv.conv2d(x, np.ones((1, 1, 1, 1), np.float32), activation="silu", algorithm="implicit_gemm")
     np.testing.assert_allclose(y.ravel(), [0, 0, -0.26894142, 0, 100], atol=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "groups"), [((40, 24, 1, 1), 1), ((24, 1, 3, 3), 24)], ids=["1x1", "depthwise"])
+def test_one_layer_serves_wide_and_narrow_images(weight, groups):
+    """Their plans may want the weight packed in different forms."""
+    weight = RNG.standard_normal(weight).astype(np.float32)
+    conv = Conv2d(weight, groups=groups)
+    for size in (32, 7, 14, 5, 9):
+        x = RNG.standard_normal((1, 24, size, size)).astype(np.float32)
+        expected = conv2d(x, weight, groups=groups, algorithm="reference")
+        np.testing.assert_allclose(conv(x), expected, atol=1e-4)

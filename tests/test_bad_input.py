@@ -61,7 +61,7 @@ MISTAKES = [
     ({"weight": ones(0, 4, 3, 3)}, ValueError, "weight", "(0, 4, 3, 3)"),
     ({"weight": ones(6, 4, 0, 3)}, ValueError, "weight", "(6, 4, 0, 3)"),
     ({"weight": ones(6, 0, 3, 3)}, ValueError, "weight", "(6, 0, 3, 3)"),
-    ({"weight": W.astype(np.int8)}, TypeError, "weight", "int8"),
+    ({"weight": W.astype(np.int16)}, TypeError, "weight", "int16"),
     ({"weight": W.astype(object)}, TypeError, "weight", "object"),
     ({"weight": None}, TypeError, "weight", "object"),
     ({"bias": ones(5)}, ValueError, "bias", "(5,)", "(6,)"),

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 from cpuconv import reference
-from cpuconv.algorithms import ALGORITHMS
 from cpuconv.plan import NUMPY_DTYPES
 from cpuconv.problem import Activation
 from oracle import (
     CPUS,
+    FLOATING,
     Arrays,
     case_id,
     cases,
     check_normal,
-    does_forward,
     integers,
     linear,
     make,
@@ -42,7 +41,7 @@ def each(problems, cpus=CPUS, plain=None):
     return pytest.mark.parametrize(("algorithm", "problem", "cpu"), cases(problems, cpus, plain), ids=case_id)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=case_id)
+@pytest.mark.parametrize("algorithm", FLOATING, ids=case_id)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_is_exercised(algorithm, layout):
     """An algorithm that rejected every problem would pass all the tests below."""
@@ -79,6 +78,22 @@ def test_integers_are_exact(algorithm, problem, cpu):
     """Under plain summation; it finds any tap or channel that is lost, doubled or misplaced, however small its part."""
     arrays = integers(problem)
     np.testing.assert_array_equal(run(algorithm.build(problem, cpu), arrays), reference.forward(problem, *arrays))
+
+
+@each([with_epilogue(p) for p in both_layouts(FEW)])
+def test_the_packed_weight_serves_every_image_that_it_says(algorithm, problem, cpu):
+    """A layer keeps one packed weight for all plans of one weight_format, whatever the size of the image."""
+    plan, arrays = algorithm.build(problem, cpu), integers(problem)
+    packed = {plan.weight_format: plan.pack(arrays.weight, arrays.bias)}
+    for size in (1, 2, 5, 19):
+        other = replace(problem, n=1, ih=problem.kh * problem.dilation[0] + size, iw=problem.kw * problem.dilation[1] + size)
+        plan = algorithm.build(other, cpu)
+        if plan.weight_format in packed:
+            image = integers(other)
+            image = Arrays(image.x, arrays.weight, arrays.bias, image.residual)
+            out = np.full(other.y_shape, np.nan, np.float32)
+            plan.run(image.x, packed[plan.weight_format], image.residual, out, 1)
+            np.testing.assert_array_equal(out, run(plan, image))
 
 
 @each([with_epilogue(p, RELU) for p in ALL])
@@ -201,5 +216,5 @@ def test_the_estimate_makes_sense(algorithm, problem, cpu):
 def test_no_data_of_one_kind_is_empty():
     """The lists above hold each kind of case at least once."""
     names = {a.name for a, _, _ in cases(ALL)}
-    assert names == {a.name for a in ALGORITHMS if does_forward(a)}
+    assert names == {a.name for a in FLOATING}
     assert {cpu.isa for _, _, cpu in cases(ALL)} == {cpu.isa for cpu in CPUS}

@@ -18,7 +18,7 @@ mprotect = getattr(ctypes.CDLL(None, use_errno=True), "mprotect", None)
 pytestmark = pytest.mark.skipif(mprotect is None, reason="no mprotect on this system")
 
 PAGE = mmap.PAGESIZE
-GELU = Activation("gelu")
+GELU, RELU = Activation("gelu"), Activation("clip", (0.0, math.inf))
 
 
 class Fenced:
@@ -50,6 +50,34 @@ def fenced(value: np.ndarray | None, at_end: bool) -> np.ndarray | None:
     fence.array[...] = value
     fence.freeze()
     return fence.array
+
+
+def fenced_view(value: np.ndarray, layout: str, at_end: bool) -> np.ndarray:
+    """Every second row and pixel, with room for two channels more, of memory that begins with the first element and ends with the last."""
+    c, h, w = value.shape[1:] if layout == "nchw" else (value.shape[3], *value.shape[1:3])
+    row, plane = 2 * w + 3, (2 * h + 1) * (2 * w + 3)
+    strides = ((c + 2) * plane, plane, 2 * row, 2) if layout == "nchw" else ((c + 2) * plane, 2 * row * (c + 2), 2 * (c + 2), 1)
+    size = 1 + sum((length - 1) * stride for length, stride in zip(value.shape, strides, strict=True))
+    fence = Fenced((size,), value.dtype, at_end)
+    view = np.lib.stride_tricks.as_strided(fence.array, value.shape, [stride * value.itemsize for stride in strides])
+    view[...] = value
+    return view
+
+
+@pytest.mark.parametrize("at_end", [True, False], ids=["fence after", "fence before"])
+@pytest.mark.parametrize(
+    ("algorithm", "problem", "cpu"),
+    cases([with_epilogue(p, RELU) for p in both_layouts(PROBLEMS) if p.n] + with_dtype([with_epilogue(p, RELU) for p in both_layouts(FEW)], "f64")),
+    ids=case_id,
+)
+def test_views_stay_inside_their_arrays(algorithm, problem, cpu, at_end):
+    plan, arrays = algorithm.build(problem, cpu), normal(problem)
+    if not plan.strided:
+        return
+    x, y = (fenced_view(value, problem.layout, at_end) for value in (arrays.x, arrays.residual))
+    plan.run(x, plan.pack(arrays.weight, arrays.bias), y, y, 2)
+    conv, expected = normal_results(problem)
+    assert np.abs(y - expected).max(initial=0) <= tolerance(problem, plan.cost.error, conv)
 
 
 @pytest.mark.parametrize("at_end", [True, False], ids=["fence after", "fence before"])

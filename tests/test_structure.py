@@ -49,6 +49,11 @@ MAY_IMPORT = {
     "layers": {"layer", "options", *LEAVES},
     "tuning": {"layer", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
     "functional": {"layer", "options", "arguments", "plan", "problem", *LEAVES},
+    "quantized": {"layer", "options", "arguments", "plan", *LEAVES},
+    "receptive": {"layer", "options", "arguments", *LEAVES},
+    "stencils": {"functional", "arguments", "plan", *LEAVES},
+    "involution": {"algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
+    "separable": {"layer", "layers", "algorithms", "_native", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "grad": {"functional", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
@@ -194,7 +199,16 @@ def test_the_search_for_avx_finds_it(tmp_path):
 @on_x86
 def test_each_isa_states_all_that_its_flags_allow():
     """A level's features contain those of the level below, so that no weaker CPU slips through."""
-    rows = isas_of("x86_64")
+    rows = [row for row in isas_of("x86_64") if row.level is None]
     for weaker, stronger in itertools.pairwise(rows):
         assert set(weaker.features) < set(stronger.features)
         assert weaker.vector_bytes < stronger.vector_bytes
+
+
+@pytest.mark.parametrize("row", [row for row in ISAS if row.level], ids=lambda row: row.name)
+def test_an_isa_of_new_dot_products_comes_after_its_level(row):
+    """The last row that a CPU can run is taken."""
+    (level,) = (other for other in ISAS if other.name == row.level)
+    assert set(level.features) < set(row.features)
+    assert level.vector_bytes == row.vector_bytes
+    assert ISAS.index(level) < ISAS.index(row)

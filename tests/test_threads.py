@@ -1,11 +1,11 @@
 """Threads of the caller and of the library, forked children, and memory that must not grow. Nothing here is timed."""
 
 import contextlib
+import copy
 import gc
 import multiprocessing
 import os
 import queue
-import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +16,14 @@ import pytest
 
 import cpuconv
 from cpuconv import Conv2d, Problem, conv2d
-from cpuconv.algorithms import ALGORITHMS
-from oracle import does_forward, normal, suited
+from oracle import FLOATING, normal, suited
+from processes import child_result, fork_warning, forks
 
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((2, 32, 40, 40)).astype(np.float32)
 W = RNG.standard_normal((48, 32, 3, 3)).astype(np.float32)
 PROBLEM = Problem.parse("n2_ic32_ih40_iw40_oc48_kh3_kw3_s1_p1_d1_g1_f32_nchw")
-NAMES = [a.name for a in ALGORITHMS if a.name != "reference" and does_forward(a)]
-
-fork_warning = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+NAMES = [a.name for a in FLOATING if a.name != "reference"]
 
 
 def options(algorithm: str) -> dict:
@@ -91,18 +88,6 @@ def test_results_do_not_depend_on_the_number_of_threads(algorithm, threads):
         np.testing.assert_array_equal(conv(X), one)
 
 
-def child_result(function) -> int:
-    """Exit status of a forked child that calls `function`: 0 if it returned true; a child that hangs is killed."""
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(60)
-        status = 1
-        with contextlib.suppress(BaseException):
-            status = 0 if function() else 2
-        os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 @forks
 @fork_warning
 @pytest.mark.parametrize("algorithm", NAMES)
@@ -147,7 +132,7 @@ def test_a_failing_child_is_noticed():
     assert child_result(lambda: False) == 2
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @fork_warning
 def test_multiprocessing(method):
     if method not in multiprocessing.get_all_start_methods():
@@ -157,6 +142,21 @@ def test_multiprocessing(method):
         results = pool.starmap(cpuconv.conv2d, [(X, W, None, 1, 1)] * 4)
     for y in results:
         np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@fork_warning
+def test_layers_travel_to_workers(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this system")
+    conv = Conv2d(W, np.arange(48, dtype=np.float32), padding=1, activation="silu", layout="NCHW")
+    expected = conv(X)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        for y in pool.map(conv, [X] * 4, chunksize=1):
+            np.testing.assert_array_equal(y, expected)
+    twin = copy.deepcopy(conv)
+    assert twin.weight is not conv.weight and repr(twin) == repr(conv)
+    np.testing.assert_array_equal(twin(X), expected)
 
 
 def test_set_num_threads_returns_the_old_value():

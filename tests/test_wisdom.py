@@ -19,6 +19,7 @@ from cpuconv import Conv2d, Problem, Tuned, cpu, planner, wisdom
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.planner import Budget
 from cpuconv.wisdom import Measured
+from processes import fresh
 
 HERE = cpu.detect()
 SPEC = "n1_ic16_ih20_iw20_oc16_kh3_kw3_s1_p1_d1_g1_f32_nhwc"
@@ -53,12 +54,6 @@ def file() -> Path:
     claim(PROBLEM, reference=1e-9)
     forget_memory()
     return wisdom.path()
-
-
-def fresh(code: str) -> str:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # The planner

@@ -7,13 +7,17 @@
 (1, 4, 8, 8)
 """
 
-from cpuconv import grad, wisdom
+from cpuconv import grad, quantized, wisdom
 from cpuconv.config import show_config
 from cpuconv.errors import UnsupportedError
 from cpuconv.functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, flops, output_shape
+from cpuconv.involution import involution2d
 from cpuconv.layers import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
+from cpuconv.receptive import ReceptiveField, receptive_field
+from cpuconv.separable import SeparableConv2d, separable_conv2d
+from cpuconv.stencils import stencil
 from cpuconv.threads import get_num_threads, set_num_threads, threads
 from cpuconv.tuning import Tuned, tune
 from cpuconv.version import __version__
@@ -27,6 +31,8 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Problem",
+    "ReceptiveField",
+    "SeparableConv2d",
     "Tuned",
     "UnsupportedError",
     "__version__",
@@ -43,9 +49,14 @@ __all__ = [
     "flops",
     "get_num_threads",
     "grad",
+    "involution2d",
     "output_shape",
+    "quantized",
+    "receptive_field",
+    "separable_conv2d",
     "set_num_threads",
     "show_config",
+    "stencil",
     "threads",
     "tune",
     "wisdom",

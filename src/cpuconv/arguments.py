@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,21 +22,22 @@ PADDING_MODES = {"zeros": None, "reflect": "reflect", "replicate": "edge", "circ
 PADDING_NAMES = ("valid", "same", "same_lower")
 # float16 and bfloat16 are stored so, and computed in float32
 COMPUTE_DTYPES = {"float16": "f32", "bfloat16": "f32", "float32": "f32", "float64": "f64"}
+INTEGER_DTYPES = {"int8": "s8", "uint8": "u8"}
+ARRAY_DTYPES = (*COMPUTE_DTYPES, *INTEGER_DTYPES)
 
 
 @functools.lru_cache(maxsize=64)
-def compute_dtype(dtype: np.dtype[Any]) -> str | None:
-    """What a dtype is computed in; None if it is not one of ours. (A dtype's name takes microseconds to make.)"""
-    return COMPUTE_DTYPES.get(dtype.name)
+def _is_known(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is one of ours. (A dtype's name takes microseconds to make.)"""
+    return dtype.name in ARRAY_DTYPES
 
 
-def array(name: str, value: Any) -> Array:
-    """Any array-like as a NumPy array of a floating type, without a copy where that is possible."""
+def array(name: str, value: Any, *, sums: bool = False) -> Array:
+    """Any array-like as a NumPy array of a type that we compute with (or, with `sums`, int32), without a copy where that is possible."""
     if not isinstance(value, np.ndarray):
         value = _import(name, value)
-    if compute_dtype(value.dtype) is None:
-        hint = "x.astype(np.float32)" if name == "x" else f"{name}.astype(np.float32)"
-        raise TypeError(f"{name}: dtype {value.dtype} is not one of {', '.join(COMPUTE_DTYPES)}; cast it, e.g. {hint}")
+    if not _is_known(value.dtype) and not (sums and value.dtype == np.int32):
+        raise TypeError(f"{name}: dtype {value.dtype} is not one of {', '.join(ARRAY_DTYPES)}; cast it, e.g. {name}.astype(np.float32)")
     return np.asarray(value)
 
 
@@ -81,15 +83,32 @@ def result_dtype(*dtypes: np.dtype[Any] | None, names: str = "x, weight, bias, r
     return result
 
 
+@functools.lru_cache(maxsize=256)
+def problem_dtypes(
+    x: np.dtype[Any], weight: np.dtype[Any], bias: np.dtype[Any] | None = None, residual: np.dtype[Any] | None = None
+) -> tuple[np.dtype[Any], str]:
+    """The result's dtype, and a Problem's: int32 for 8-bit integers alone, else NumPy's promotion."""
+    words = INTEGER_DTYPES.get(x.name), INTEGER_DTYPES.get(weight.name)
+    if None not in words and residual is None and (bias is None or bias == np.int32 or bias.name in INTEGER_DTYPES):
+        return np.dtype(np.int32), f"{words[0]}{words[1]}s32"
+    if bias is not None and bias == np.int32:
+        raise TypeError(f"bias: dtype int32 goes with int8 or uint8 x and weight, not {x} and {weight}; cast it to float32")
+    result = result_dtype(x, weight, bias, residual)
+    return result, COMPUTE_DTYPES[result.name]
+
+
 def contiguous(value: Array, dtype: np.dtype[Any]) -> Array:
     """C-contiguous, aligned, of that dtype; the array itself where it already is."""
     return np.require(value, dtype, ("C_CONTIGUOUS", "ALIGNED"))
 
 
 def integer(name: str, value: Any, rule: str = "an int") -> int:
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: must be {rule}, got {value!r}")
-    return int(value.__index__())
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name}: must be {rule}, got {value!r}")
 
 
 def shape(name: str, value: Any) -> tuple[int, ...]:
@@ -216,6 +235,55 @@ def workspace_limit(value: Any) -> int | None:
     return limit
 
 
+def integer_type(name: str, dtype: np.dtype[Any]) -> None:
+    if dtype.name not in INTEGER_DTYPES:
+        raise TypeError(f"{name}: dtype {dtype} must be int8 or uint8")
+
+
+def in_range(name: str, value: int, dtype: np.dtype[Any]) -> None:
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if not low <= value <= high:
+        raise ValueError(f"{name}: {value} must be in the range of {dtype}, {low} to {high}")
+
+
+def per_channel(name: str, value: Any, channels: int) -> Array:
+    """One number, or one for each output channel: as many as channels."""
+    values = np.asarray(value)
+    if values.shape not in ((), (1,), (channels,)):
+        raise ValueError(f"{name}: shape {values.shape} must be () or ({channels},), one number for each output channel")
+    return np.broadcast_to(values.reshape(-1), channels)
+
+
+def zero_points(name: str, value: Any, dtype: np.dtype[Any], channels: int) -> Array:
+    values = per_channel(name, value, channels)
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"{name}: {value!r} must be an int, or an array of ints")
+    for extreme in (values.min(), values.max()):
+        in_range(name, int(extreme), dtype)
+    return values.astype(np.int32)
+
+
+def _scales(name: str, value: Any, channels: int) -> Array:
+    values = per_channel(name, value, channels)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: {value!r} must be a number, or an array of numbers")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"{name}: {value!r} must be over 0 and finite, as float32")
+    return values
+
+
+def requantization(x_scale: Any, w_scale: Any, y_scale: Any, channels: int) -> Array:
+    """``x_scale w_scale / y_scale`` in float32, for each output channel."""
+    x, w, y = _scales("x_scale", x_scale, 1), _scales("w_scale", w_scale, channels), _scales("y_scale", y_scale, 1)
+    with np.errstate(over="ignore", under="ignore"):
+        scale: Array = x * w / y
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"x_scale, w_scale, y_scale: {x_scale!r} * {w_scale!r} / {y_scale!r} must be over 0 and finite, as float32")
+    return scale
+
+
 def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], **inputs: Array | None) -> Array:
     """Check `out`: a writable array of the result's shape and dtype that shares no memory with an input."""
     if not isinstance(out, np.ndarray):
@@ -226,10 +294,15 @@ def output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], **inputs: Arr
         raise TypeError(f"out: dtype {out.dtype} must be the result's dtype {dtype}")
     if not out.flags.writeable:
         raise ValueError("out: must be writable")
-    for name, value in inputs.items():
-        if value is not None and overlap(out, value):
-            raise ValueError(f"out: must not overlap {name} in memory")
+    check_apart(out, **inputs)
     return out
+
+
+def check_apart(out: Any, **inputs: Any) -> None:
+    """Check that an array `out` shares no memory with those of the inputs that are arrays."""
+    for name, value in inputs.items():
+        if isinstance(out, np.ndarray) and isinstance(value, np.ndarray) and overlap(out, value):
+            raise ValueError(f"out: must not overlap {name} in memory")
 
 
 def overlap(a: Array, b: Array) -> bool:

@@ -17,11 +17,14 @@ from cpuconv import pieces, reference
 from cpuconv.cpu import Cpu
 from cpuconv.errors import UnsupportedError
 from cpuconv.pieces import Spatial
-from cpuconv.plan import Array, Cost, Plan, Rejection
-from cpuconv.problem import Epilogue, Problem
+from cpuconv.plan import Array, Cost, Plan, Quantization, Rejection
+from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
 
-COPY_SECONDS = 1e-9  # of an element from or to a view, by NumPy
+# Seconds of an element, measured:
+COPY = 1e-9  # from or to a view, for a plan that takes none
+PUT = {"nchw": 0.5e-9, "nhwc": 2e-9}  # of joined phases to their places
+GAP = 0.9e-9  # written by a plan to planes with gaps between the pixels
 
 
 class Step(NamedTuple):
@@ -65,7 +68,7 @@ class CompositePlan:
     def weight_format(self) -> Hashable:
         return "pieces", frozenset(step.weight_key for step in self.steps)
 
-    def pack(self, weight: Array, bias: Array | None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         weights: dict[Hashable, Any] = {}
         for step in self.steps:
             if step.weight_key not in weights:
@@ -86,7 +89,8 @@ class CompositePlan:
             yield x, residual, out
             return
         for i in range(self.problem.n):
-            yield self._stack(x, i), None if residual is None else self._stack(residual, i), self._stack(out, i)
+            y = self._stack(out, i)
+            yield self._stack(x, i), None if residual is None else y if residual is out else self._stack(residual, i), y
 
     def _stack(self, a: Array, i: int) -> Array:
         if self.problem.depth is None:
@@ -128,17 +132,9 @@ def _cut(stack: Array, layout: str, planes: slice, rows: slice, columns: slice) 
     return stack[planes, :, rows, columns] if layout == "nchw" else stack[planes, rows, columns]
 
 
-def _side_by_side(p: Problem, s: Spatial) -> bool:
-    """Whether joined phases are channels of a view: pixels of one row that all have their like, and nothing else between their numbers."""
-    if len(s.cells) == 1:
-        return True
-    counts = {len(range(t.start, t.stop, t.step)) for t in s.width.targets}
-    return len(s.height.targets) == 1 and len(counts) == 1 and (p.layout == "nhwc" or p.ic == 1)
-
-
 def _view(p: Problem, stack: Array, planes: slice, s: Spatial) -> Array | None:
     """The part of the result (or residual) that a piece makes, as one view; None where there is none."""
-    if not _side_by_side(p, s):
+    if not pieces.side_by_side(p, s):
         return None
     view = _cut(stack, p.layout, planes, *s.cells[0])
     blocks = len(s.cells)
@@ -175,11 +171,15 @@ def _weight(p: Problem, weight: Array, step: Step) -> Array:
 
 
 def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
-    if taps == tuple(range(w.shape[axis])):
+    """Taps of an axis: a view, but for those with zeros between."""
+    before: tuple[Any, ...] = (slice(None),) * axis
+    if pieces.ZERO in taps:
+        w = np.take(w, taps, axis)
+        w[(*before, [t == pieces.ZERO for t in taps])] = 0
         return w
-    w = np.take(w, taps, axis)
-    w[(slice(None),) * axis + ([t == pieces.ZERO for t in taps],)] = 0
-    return w
+    step = taps[1] - taps[0] if len(taps) > 1 else 1
+    end = taps[-1] + step
+    return w[(*before, slice(taps[0], None if end < 0 else end, step))]
 
 
 class Pieces:
@@ -213,14 +213,14 @@ class Pieces:
         return [step.plan.problem for step in self._steps(problem)[0]] * (problem.n if self._by_image(problem) else 1)
 
     def _by_image(self, p: Problem) -> bool:
-        return p.depth is not None or not all(_side_by_side(p, s) for s in pieces.spatial(p, self.joined) if not s.empty)
+        return p.depth is not None or not all(pieces.side_by_side(p, s) for s in pieces.spatial(p, self.joined) if not s.empty)
 
     def _steps(self, p: Problem) -> tuple[list[Step], list[Fill]]:
         e, steps, fills = p.epilogue, list[Step](), list[Fill]()
         images = 1 if self._by_image(p) else p.n
         runs = pieces.depth(p) if p.depth else [pieces.Planes(slice(0, images, 1), ((0, slice(0, images, 1)),))]
         spatials = pieces.spatial(p, self.joined)
-        weights = len(spatials) * (p.depth.kernel if p.depth else 1)
+        weights = len({spatial.taps for spatial in spatials}) * (p.depth.kernel if p.depth else 1)
         for spatial in spatials:
             for target, taps in runs:
                 if spatial.empty or not taps:
@@ -244,12 +244,15 @@ class Pieces:
         packed: dict[Hashable, Cost] = {}
         for step in steps:
             q, cost = step.plan.problem, step.plan.cost
-            copied = 0
+            x, y, in_place = math.prod(q.x_shape), math.prod(q.y_shape), pieces.side_by_side(p, step.spatial)
             if not step.plan.strided:
-                copied += math.prod(q.x_shape)
-            if not (step.plan.strided and _side_by_side(p, step.spatial)):
-                copied += math.prod(q.y_shape)
-            seconds += images * (cost.seconds + 2e-6 + copied * COPY_SECONDS)
+                copied, moving = x + y, (x + y) * COPY
+            elif not in_place:
+                copied, moving = y, y * PUT[p.layout]
+            else:
+                gaps = p.layout == "nchw" and step.spatial.width.targets[0].step > 1
+                copied, moving = 0, y * GAP if gaps else 0.0
+            seconds += images * (cost.seconds + 2e-6 + moving)
             workspace = max(workspace, cost.workspace + copied * p.itemsize)
             error = max(error, cost.error + (0 if step.opens else 2.0 ** (-24 if p.dtype == "f32" else -53)))
             packed[step.weight_key] = cost
@@ -262,4 +265,6 @@ class Pieces:
 
 def applies(problem: Problem) -> bool:
     """Whether a problem comes down to 2-D forward convolutions, and is not one."""
+    if problem.dtype in INTEGER_DTYPES:
+        return False
     return problem.pass_ == "input" or (problem.pass_ == "forward" and problem.depth is not None)

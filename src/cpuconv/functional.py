@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from cpuconv import arguments
@@ -22,10 +21,7 @@ def once(
 ) -> Array:  # fmt: skip
     """A layer's only call: it borrows the weight, and counts the time of packing it."""
     layer = Layer(options, weight, bias, activation, algorithm, accuracy, workspace_limit, one_shot=True)
-    if isinstance(out, np.ndarray):
-        for name, value in (("weight", weight), ("bias", bias)):
-            if isinstance(value, np.ndarray) and arguments.overlap(out, value):
-                raise ValueError(f"out: must not overlap {name} in memory")
+    arguments.check_apart(out, weight=weight, bias=bias)
     return layer(x, residual, out)
 
 

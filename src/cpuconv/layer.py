@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from cpuconv import arguments, planner, wisdom
 from cpuconv.options import Options
-from cpuconv.plan import NUMPY_DTYPES, Array, Plan
+from cpuconv.plan import Array, Plan, Quantization, aligned_empty, types
 from cpuconv.planner import Budget
-from cpuconv.problem import Epilogue, Problem
+from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
 
+ALIGNED_FROM = 2e-5  # seconds: a shorter call would spend more on aligning its result than it gains
 MAX_SHAPES = 64  # input shapes for which a layer keeps its plan; the oldest is forgotten
 
 
@@ -28,11 +29,13 @@ class _Prepared:
     packed: Any
     shape: tuple[int, ...]  # of the result, without the batch axis where the input has none
     dtype: np.dtype[Any]
-    direct: bool  # inputs of the compute dtype, zero padding: nothing to convert
+    direct: bool  # inputs and results of the plan's types, zero padding: nothing to convert
 
 
 class Layer:
     """A convolution of one form with a fixed weight. `one_shot`: for one call, borrowing the weight and counting the time of packing it."""
+
+    quantization: Quantization | None = None  # of layers of 8-bit integers
 
     def __init__(
         self, options: Options, weight: npt.ArrayLike, bias: npt.ArrayLike | None, activation: Any, algorithm: str, accuracy: Any,
@@ -44,15 +47,28 @@ class Layer:
         planner.named(algorithm)
         self.weight = self._keep(arguments.array("weight", weight))
         self.options.check_weight(self.weight.shape)
-        self.bias = None if bias is None else self._keep(arguments.array("bias", bias))
+        self.bias = None if bias is None else self._keep(arguments.array("bias", bias, sums=True))
         if self.bias is not None and self.bias.shape != (self.out_channels,):
             rule = f"({self.out_channels},), one number for each output channel of weight {self.weight.shape}"
             raise ValueError(f"bias: shape {self.bias.shape} must be {rule}")
         self._weight_dtypes = (self.weight.dtype, arguments.strong_dtype(bias, self.bias))
+        self._start()
+
+    def _start(self) -> None:
+        """Begin without plans."""
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
         self._wisdom = wisdom.changes  # when the plans that are kept were made
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs, in another process perhaps: it plans and packs for itself."""
+        own = ("_prepared", "_packed", "_wisdom", "_lock")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     def _keep(self, value: Array) -> Array:
         """A copy: what the caller does with the array later changes nothing."""
@@ -99,7 +115,8 @@ class Layer:
         if residual_array is not None and residual_array.shape != prepared.shape:
             raise ValueError(f"residual: shape {residual_array.shape} must be the result's shape {prepared.shape}")
         if out is None:
-            result = np.empty(prepared.shape, prepared.dtype)
+            new = aligned_empty if prepared.plan.cost.seconds > ALIGNED_FROM else np.empty
+            result = new(prepared.shape, prepared.dtype)
         else:
             result = arguments.output(out, prepared.shape, prepared.dtype, **{self.options.operand: x})
             if residual_array is not None and arguments.overlap(result, residual_array):
@@ -114,15 +131,15 @@ class Layer:
     def _convert_and_run(self, prepared: _Prepared, x: Array, residual: Array | None, result: Array) -> None:
         """The general call: casts, copies and pads what the plan cannot read or write in place."""
         plan = prepared.plan
-        problem, dtype = plan.problem, NUMPY_DTYPES[plan.problem.dtype]
+        problem, kinds = plan.problem, types(plan.problem.dtype)
         if self.options.padding_mode != "zeros":
             x = x if x.ndim == self.options.rank + 2 else x[None]
             x = arguments.pad_image(x, self.options.padding_mode, self.options.pads(x.shape, self.weight.shape), self.options.layout)
         if residual is not None:
-            residual = arguments.contiguous(residual, dtype).reshape(problem.result_shape)
-        in_place = result.flags.carray and result.dtype == dtype
-        target = result.reshape(problem.result_shape) if in_place else np.empty(problem.result_shape, dtype)
-        plan.run(arguments.contiguous(x, dtype).reshape(problem.operand_shapes[0]), prepared.packed, residual, target, for_work(plan.cost.seconds))
+            residual = arguments.contiguous(residual, kinds.y).reshape(problem.result_shape)
+        in_place = result.flags.carray and result.dtype == kinds.y
+        target = result.reshape(problem.result_shape) if in_place else np.empty(problem.result_shape, kinds.y)
+        plan.run(arguments.contiguous(x, kinds.x).reshape(problem.operand_shapes[0]), prepared.packed, residual, target, for_work(plan.cost.seconds))
         if not in_place:
             result[...] = target.reshape(result.shape)
 
@@ -146,30 +163,35 @@ class Layer:
         >>> str(Conv2d(np.ones((8, 8, 3, 3), np.float32)).problem((1, 8, 32, 32)))
         'n1_ic8_ih32_iw32_oc8_kh3_kw3_s1_p0_d1_g1_f32_nchw'
         """
-        result = arguments.result_dtype(np.dtype(dtype), *self._weight_dtypes)
-        return self._problem(tuple(x_shape), arguments.COMPUTE_DTYPES[result.name], residual)
+        _, word = self._dtypes(np.dtype(dtype), None)
+        return self._problem(tuple(x_shape), word, residual)
+
+    def _dtypes(self, x: np.dtype[Any], residual: np.dtype[Any] | None) -> tuple[np.dtype[Any], str]:
+        """The result's dtype and the problem's, for inputs of these."""
+        result, word = arguments.problem_dtypes(x, *self._weight_dtypes, residual)
+        if word in INTEGER_DTYPES and self.bias is not None and self.bias.dtype.kind == "f":
+            raise TypeError(f"bias: a list of floats, with {x} and {self.weight.dtype}, must be an array of int32 (or of floats to compute in)")
+        return result, word
 
     def _problem(self, x_shape: tuple[int, ...], dtype: str, residual: bool) -> Problem:
         return self.options.problem(x_shape, self.weight.shape, dtype, Epilogue(self.bias is not None, residual, self.activation))
 
     def _prepare(self, key: Hashable, x: Array, residual: bool, residual_dtype: np.dtype[Any] | None) -> _Prepared:
-        result = arguments.result_dtype(x.dtype, *self._weight_dtypes, residual_dtype)
-        compute = arguments.COMPUTE_DTYPES[result.name]
-        problem = self._problem(x.shape, compute, residual)
+        result, word = self._dtypes(x.dtype, residual_dtype)
+        problem, kinds = self._problem(x.shape, word, residual), types(word)
         plan = planner.plan(problem, self.budget)
         with self._lock:
             if self._wisdom != wisdom.changes:
                 self._prepared.clear()
                 self._packed.clear()
                 self._wisdom = wisdom.changes
-            packed_key = (plan.weight_format, compute)
+            packed_key = (plan.weight_format, word)
             if packed_key not in self._packed:
-                dtype = NUMPY_DTYPES[compute]
-                bias = None if self.bias is None else arguments.contiguous(self.bias, dtype)
-                self._packed[packed_key] = plan.pack(arguments.contiguous(self.weight, dtype), bias)
+                bias = None if self.bias is None else arguments.contiguous(self.bias, kinds.bias)
+                self._packed[packed_key] = plan.pack(arguments.contiguous(self.weight, kinds.weight), bias, self.quantization)
             shape = self.options.result_shape(problem, x.ndim == self.options.rank + 2)
             same = x.shape == problem.operand_shapes[0] and shape == problem.result_shape
-            direct = x.dtype == result == NUMPY_DTYPES[compute] and self.options.padding_mode == "zeros" and same
+            direct = (x.dtype, result) == (kinds.x, kinds.y) and self.options.padding_mode == "zeros" and same
             prepared = _Prepared(plan, self._packed[packed_key], shape, result, direct)
             if len(self._prepared) >= MAX_SHAPES:
                 self._prepared.pop(next(iter(self._prepared)))

@@ -16,7 +16,7 @@ class Conv2d(Layer):
     """A 2-D convolution layer (the cross-correlation of deep learning) with fixed weights, for NumPy arrays.
 
     The parameters are those of `conv2d`. The weight is copied and packed for the CPU once; a plan is kept for each shape of
-    input, until new wisdom (`cpuconv.tune`) calls for a new one. One layer may be called from many threads at once.
+    input, until new wisdom (`cpuconv.tune`) calls for a new one. One layer may be called from many threads at once, and be copied and pickled.
 
     Parameters
     ----------

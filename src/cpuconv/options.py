@@ -213,7 +213,9 @@ class GradientOptions(Options):
             raise ValueError(
                 f"grad_output: shape {x_shape} must be {expected}, the result's for input_shape {self.input_shape} and weight {weight_shape}"
             )
-        return replace(forward, pass_="input")
+        problem = replace(forward, pass_="input")
+        problem.check()
+        return problem
 
 
 class _Input(Options):

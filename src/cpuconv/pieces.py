@@ -17,6 +17,9 @@ from cpuconv.problem import Axis, Epilogue, Problem
 ZERO = -1
 """Stands for a tap that no product needs."""
 
+CACHED = 1 << 20  # bytes of a band of joined phases
+TILES = 12  # whole tiles of rows for each Winograd
+
 
 class Part(NamedTuple):
     """Positions of one axis of the result, and the forward convolution along it that makes them from part of the operand's axis.
@@ -157,6 +160,35 @@ class Spatial(NamedTuple):
         )  # fmt: skip
 
 
+def side_by_side(p: Problem, s: Spatial) -> bool:
+    """Whether joined phases are channels of a view: pixels of one row that all have their like, and nothing else between their numbers."""
+    if len(s.cells) == 1:
+        return True
+    counts = {len(range(t.start, t.stop, t.step)) for t in s.width.targets}
+    return len(s.height.targets) == 1 and len(counts) == 1 and (p.layout == "nhwc" or p.ic == 1)
+
+
+def _bands(p: Problem, s: Spatial) -> list[Spatial]:
+    """Bands of rows so few that what a band makes stays in cache until it is put in its place."""
+    a, w = s.height.axis, s.width.axis
+    assert a and w
+    rows = max(1, CACHED // (p.ic * len(s.cells) * w.out * p.itemsize))
+    if a.kernel > 1:
+        rows = -(-rows // TILES) * TILES
+    found = []
+    for q0 in range(0, a.out, rows):
+        q1 = min(a.out, q0 + rows)
+        targets = tuple(slice(t.start + q0 * t.step, min(t.stop, t.start + q1 * t.step), t.step) for t in s.height.targets)
+        cropped = _cropped(a.size, q1 - q0, a.kernel, a.before - q0, a.dilation)
+        axis, source = cropped or (None, slice(0, 0))
+        found.append(Spatial(Part(axis, _shifted(source, s.height.source.start), targets, s.height.taps), s.width))
+    return found
+
+
+def _shifted(s: slice, by: int) -> slice:
+    return slice(s.start + by, s.stop + by)
+
+
 def spatial(p: Problem, joined: bool) -> list[Spatial]:
     """The 2-D convolutions of each plane of the result. `joined`: all phases in one, if that can be; else only where it costs nothing."""
     if p.pass_ == "forward":
@@ -164,7 +196,10 @@ def spatial(p: Problem, joined: bool) -> list[Spatial]:
     if joined:
         height, width = (all_joined(a) or (phases(a)[0] if min(a.stride, a.size) == 1 else None) for a in (p.height, p.width))
         apart = p.groups > 1 or height is None or width is None or len(height.targets) == len(width.targets) == 1
-        return [] if apart or height is None or width is None else [Spatial(height, width)]
+        if apart or height is None or width is None:
+            return []
+        one = Spatial(height, width)
+        return [one] if side_by_side(p, one) else _bands(p, one)
     widths = phases(p.width)
     if p.groups == 1 and (p.layout == "nhwc" or p.ic == 1):
         widths = neighbours_joined(widths)

@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cpuconv.cpu import Cpu
-from cpuconv.problem import Problem
+from cpuconv.problem import INTEGER_DTYPES, Problem
 
 Array = npt.NDArray[Any]
 
 NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+
+
+def aligned_empty(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Uninitialised and 64-byte aligned, so that no vector at a multiple of its size crosses a cache line (2 to 5 % of the time of a 1x1 layer)."""
+    size = math.prod(shape) if isinstance(shape, tuple) else shape
+    raw = np.empty(size * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
+
+
+class Types(NamedTuple):
+    """The types of a problem's arrays. A residual is of y's."""
+
+    x: np.dtype[Any]
+    weight: np.dtype[Any]
+    bias: np.dtype[Any]
+    y: np.dtype[Any]
+
+
+def types(dtype: str) -> Types:
+    """What a problem's dtype stands for.
+
+    >>> types("u8s8s32").weight
+    dtype('int8')
+    """
+    if dtype not in INTEGER_DTYPES:
+        floating = NUMPY_DTYPES[dtype]
+        return Types(floating, floating, floating, floating)
+    of: dict[str, np.dtype[Any]] = {"s8": np.dtype(np.int8), "u8": np.dtype(np.uint8), "s32": np.dtype(np.int32)}
+    return Types(of[dtype[:2]], of[dtype[2:4]], of["s32"], of[dtype[4:]])
+
+
+class Quantization(NamedTuple):
+    """What the 8-bit integers of a problem stand for: ``scale (integer - zero point)``.
+
+    `w_zero_point` has one number for each output channel. `scale`, of 8-bit results only, is that of x times that of the weight, divided by that of
+    y: float32, one for each output channel.
+    """
+
+    x_zero_point: int
+    w_zero_point: Array
+    scale: Array | None = None
+    y_zero_point: int = 0
+
+
+def plain_integers(problem: Problem) -> Quantization:
+    """No zero points."""
+    return Quantization(0, np.zeros(problem.oc, np.int32))
 
 
 @dataclass(frozen=True)
@@ -56,8 +105,8 @@ class Plan(Protocol):
         """Equal for two plans of one layer if the packed weight of one serves the other."""
         ...
 
-    def pack(self, weight: Array, bias: Array | None) -> Any:
-        """The second operand, contiguous and of the problem's dtype, and `bias` (or None), as `run` wants them.
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Any:
+        """The second operand, contiguous and of the problem's type, and `bias` (or None), as `run` wants them. `quantization`: of integers only.
 
         It is called `weight`, for so it is but for the weight's gradient, where it is y's gradient.
         """

@@ -10,7 +10,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 LAYOUTS = ("nchw", "nhwc")
-DTYPES = ("f32", "f64")
+INTEGER_DTYPES = tuple(x + weight + y for x in ("s8", "u8") for weight in ("s8", "u8") for y in ("s32", "s8", "u8"))
+"""Of 8-bit integers: the types of x, weight and y, as oneDNN writes them."""
+DTYPES = ("f32", "f64", *INTEGER_DTYPES)
 PASSES = ("forward", "input", "weight")
 ACTIVATIONS: dict[str, int] = {
     "clip": 2, "leaky_relu": 1, "sigmoid": 0, "tanh": 0, "silu": 0, "hardsigmoid": 0, "hardswish": 0, "gelu": 0,
@@ -277,6 +279,12 @@ class Problem:
             raise ValueError(f"weight: channels must be at least 1, got {self.ic} in and {self.oc} out")
         if self.ic % self.groups or self.oc % self.groups:
             raise ValueError(f"groups: {self.groups} must divide the input channels {self.ic} and the output channels {self.oc}")
+        if self.dtype in INTEGER_DTYPES and self.pass_ != "forward":
+            raise ValueError(f"x, weight: integers ({self.dtype}) have no transposed convolutions or gradients; cast them, e.g. x.astype(np.float32)")
+        if self.dtype in INTEGER_DTYPES and self.epilogue.residual:
+            raise ValueError(f"residual: there is none for integers ({self.dtype})")
+        if self.dtype in INTEGER_DTYPES and self.epilogue.activation:
+            raise ValueError(f"activation: {self.epilogue.activation} is for floating types, not for integers ({self.dtype})")
         if self.pass_ == "weight" and self.epilogue != Epilogue():
             raise ValueError("spec: a weight's gradient takes no bias, residual or activation")
         for name, shape in (("x", self.x_shape), ("weight", self.weight_shape), ("output", self.y_shape)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cpuconv.plan import Array
+from cpuconv.plan import Array, Quantization, types
 from cpuconv.problem import Activation, Problem
 
 
@@ -98,6 +98,24 @@ def _finish(p: Problem, y: Array, bias: Array | None, residual: Array | None) ->
     if residual is not None:
         y = y + np.asarray(residual, np.float64)
     return activate(p.epilogue.activation, y)
+
+
+def integers(problem: Problem, x: Array, weight: Array, bias: Array | None, q: Quantization) -> Array:
+    """``conv(x - x_zero_point, weight - w_zero_point) + bias`` modulo 2^32; for 8-bit results scaled (in float32), rounded half to even, y's zero
+    point added, and saturated. Exact but for the float32 product: sums of integers stay below 2^53.
+    """
+    p, y_type = problem, types(problem.dtype).y
+    channel = (-1, *(1 for _ in x.shape[2:])) if p.layout == "nchw" else (-1,)
+    w_zero_point = q.w_zero_point.reshape(-1, *(1 for _ in weight.shape[1:])) if p.layout == "nchw" else q.w_zero_point
+    sums = forward(p, x.astype(np.int64) - q.x_zero_point, weight.astype(np.int64) - w_zero_point).astype(np.int64)
+    if bias is not None:
+        sums = sums + bias.reshape(channel)
+    y: Array = sums.astype(np.int32)
+    if q.scale is None:
+        return y
+    scaled = np.rint(y.astype(np.float32) * q.scale.reshape(channel)) + q.y_zero_point
+    saturated: Array = np.clip(scaled, np.iinfo(y_type).min, np.iinfo(y_type).max).astype(y_type)
+    return saturated
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])

@@ -12,8 +12,8 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -93,13 +93,14 @@ def save(path: str | os.PathLike[str] | None = None) -> Path:
     """
     cpu = cpu_module.detect()
     store = _store(cpu)
-    with _lock:
-        if path is None:
-            pending, store.unsaved = store.unsaved, {}
-        else:
-            pending = {key: dict(times) for key, times in store.known.items()}
     target = _path(cpu) if path is None else Path(path)
+    pending: Entries = {}
     try:
+        with _lock:
+            if path is None:
+                pending, store.unsaved = store.unsaved, {}
+            else:
+                pending = {key: dict(times) for key, times in store.known.items()}
         _update(target, cpu, lambda entries: _merge(entries, pending))
     except BaseException:
         if path is None:
@@ -212,8 +213,8 @@ def record(problem: Problem, cpu: Cpu, times: Mapping[str, Measured]) -> None:
     store = _store(cpu)
     addition: Entries = {_key(problem): dict(times)}
     with _lock:
+        _merge(store.unsaved, addition)  # first, so that an interrupt leaves nothing that is known and never saved
         _merge(store.known, addition)
-        _merge(store.unsaved, addition)
         _changed()
     try:
         save()
@@ -238,7 +239,7 @@ def _changed() -> None:
 
 def _merge(into: Entries, entries: Entries) -> Entries:
     for key, times in entries.items():
-        into.setdefault(key, {}).update(times)
+        into[key] = into.get(key, {}) | times
     return into
 
 
@@ -308,10 +309,14 @@ def _measured(data: Any) -> Measured:
 
 def _update(file: Path, cpu: Cpu, change: Callable[[Entries], object]) -> None:
     """Read, change and replace a file, alone among all processes."""
+    import fcntl
     import json
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(file):
+    # The lock is a file of its own, for `file` itself is replaced. It stays: removing it would let two in. It is closed, and so unlocked, by C:
+    # an interrupt on the way out of a Python context manager would leave it locked.
+    with open(file.with_name(f"{file.name}.lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             entries = _read(file, cpu)
         except _Unusable as e:
@@ -323,16 +328,6 @@ def _update(file: Path, cpu: Cpu, change: Callable[[Entries], object]) -> None:
         problems = {key: {name: m._asdict() for name, m in times.items()} for key, times in entries.items()}
         data = {"format": FORMAT, "cpu": cpu.model, "isa": cpu.isa, "problems": problems}
         _replace(file, json.dumps(data, indent=1, sort_keys=True))
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    import fcntl
-
-    # A file of its own, for `file` itself is replaced. It stays: removing it would let two in.
-    with open(file.with_name(f"{file.name}.lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _replace(file: Path, text: str) -> None:

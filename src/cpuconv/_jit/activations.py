@@ -81,7 +81,7 @@ def named(name: str, size: int) -> Any:
         return 1
 
     rows = (clip, leaky_relu, sigmoid, tanh, silu, hardsigmoid, hardswish, gelu)
-    return compile_callback(_signature(size), next(row for row in rows if row.__name__ == name))
+    return compile_callback(_signature(size), next(row for row in rows if row.__name__ == name), size)
 
 
 @functools.lru_cache(maxsize=256)

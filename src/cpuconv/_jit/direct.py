@@ -8,11 +8,13 @@ depend neither on the number of threads nor on the batch.
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from typing import Any
 
 import numba
 import numpy as np
 from numba import carray, cfunc, njit, types
+from numba.core.caching import FunctionCache
 
 from cpuconv._jit.vectors import CHANNELS, DEPTHWISE, PIXELS, activate, arena, copy, finish, move, multiply, peek, poke, stack, zero
 
@@ -36,15 +38,20 @@ FAILED, NO_MEMORY = 1, 2
 TASK = types.int32(types.CPointer(numba.from_dtype(CONTEXT)), types.intp)
 
 
-def compile_callback(signature: Any, function: Any, cached: bool = True) -> Any:
-    """A C callback, from Numba's disk cache where there is a place for one."""
-    options = {"error_model": "numpy"}
-    try:
-        return cfunc(signature, cache=cached, **options)(function)
-    except RuntimeError as e:
-        if "cannot cache" not in str(e):
-            raise
-        return cfunc(signature, **options)(function)
+def compile_callback(signature: Any, function: Any, *parameters: int, cached: bool = True) -> Any:
+    """A C callback, from Numba's disk cache if that works: one that is damaged, full or out of reach costs a compilation and no more.
+
+    `parameters` tell functions of one name apart: Numba's files for each name are safe against several processes at once only while they hold
+    one entry.
+    """
+    function.__qualname__ = "_".join([function.__qualname__, *map(str, parameters)])
+    if cached:
+        try:
+            return cfunc(signature, cache=True, error_model="numpy")(function)
+        except Exception:  # an error of the compiler comes again below
+            with suppress(Exception):
+                FunctionCache(function).flush()  # what cannot be read now could not be read later
+    return cfunc(signature, error_model="numpy")(function)
 
 
 @njit(error_model="numpy")
@@ -128,7 +135,7 @@ def pixels(size: int, vl: int, mr: int, nv: int) -> Any:
                         return FAILED
         return 0
 
-    return compile_callback(TASK, task)
+    return compile_callback(TASK, task, size, vl, mr, nv)
 
 
 @functools.cache
@@ -213,7 +220,7 @@ def channels(size: int, vl: int, mr: int, nv: int) -> Any:
                             p, y, x = p + c.columns - x, y + 1, 0
         return 0
 
-    return compile_callback(TASK, task)
+    return compile_callback(TASK, task, size, vl, mr, nv)
 
 
 @functools.cache
@@ -281,7 +288,7 @@ def depthwise(size: int, vl: int, mr: int, nv: int) -> Any:
                     return FAILED
         return 0
 
-    return compile_callback(TASK, task)
+    return compile_callback(TASK, task, size, vl, mr, nv)
 
 
 KERNELS = {"pixels": pixels, "channels": channels, "depthwise": depthwise}

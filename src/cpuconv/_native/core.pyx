@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uintptr_t
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int32_t, uintptr_t
 
 
 cdef extern from "ukernels/conv.h" nogil:
@@ -49,19 +50,63 @@ cdef extern from "ukernels/conv.h" nogil:
         long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
         int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
+        int (*depthwise_by_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
     ctypedef struct ukernels:
-        const char *isa
         conv_family f32, f64
+    ctypedef struct int8_geometry:
+        conv_geometry g
+        long id, kd, sd, pf, dd, od
+    ctypedef struct int8_tensors:
+        const void *x
+        const int32_t *weight
+        const int32_t *bias
+        const int32_t *w_zero
+        const float *scale
+        void *y
+        conv_strides xs, ys
+        long xs_depth, ys_depth
+        int x_signed, y_signed, x_zero, y_zero
+    ctypedef struct int8_ukernels:
+        int dot_length, x_signed
+        int (*gemm_form)(const int8_geometry *) noexcept nogil
+        long (*gemm_packed_size)(const int8_geometry *) noexcept nogil
+        void (*gemm_pack)(const int8_geometry *, const int32_t *, int32_t *) noexcept nogil
+        int (*gemm)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
+        int (*depthwise)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
 
 cdef extern from "ukernels/tables.h" nogil:
-    const ukernels *const *cpuconv_tables
+    ctypedef struct isa_table:
+        const char *isa
+        const ukernels *floats
+        const int8_ukernels *int8
+    const isa_table *cpuconv_tables
     const char *const *cpuconv_features
     int cpuconv_supports(int feature) noexcept
+
+cdef extern from "separable.h" nogil:
+    ctypedef struct separable_stage:
+        const conv_family *family
+        conv_geometry g
+        conv_blocking blocking
+        conv_activation act
+        const void *weight
+        const void *bias
+    ctypedef struct separable_job:
+        const separable_stage *depthwise
+        const separable_stage *pointwise
+        long multiplier, rows, size
+        const void *x
+        const void *x_end
+        const void *residual
+        void *y
+        conv_strides xs, ys
+    int separable_run(const separable_job *, int) noexcept
 
 cdef extern from "pool.h" nogil:
     ctypedef int (*pool_task)(void *, long) noexcept nogil
@@ -84,14 +129,25 @@ def cpu_features():
     return frozenset(found)
 
 
-cdef const conv_family *find_family(str isa, str dtype) except NULL:
+cdef const isa_table *find_isa(str isa) except NULL:
     cdef int i = 0
-    cdef bytes name = b"ukernels_" + isa.replace("-", "_").encode()
-    while cpuconv_tables[i] != NULL:
+    cdef bytes name = isa.encode()
+    while cpuconv_tables[i].isa != NULL:
         if cpuconv_tables[i].isa == name:
-            return &cpuconv_tables[i].f32 if dtype == "f32" else &cpuconv_tables[i].f64
+            return &cpuconv_tables[i]
         i += 1
     raise ValueError(f"no micro-kernels for ISA {isa!r} in this build")
+
+
+cdef const conv_family *find_family(str isa, str dtype) except NULL:
+    cdef const ukernels *floats = find_isa(isa).floats
+    return &floats.f32 if dtype == "f32" else &floats.f64
+
+
+def int8_dot(str isa):
+    """Elements in a 32-bit lane of the kernels of 8-bit integers (4: bytes, 2: of 16 bits), and whether, if bytes, the image's are signed."""
+    cdef const int8_ukernels *kernels = find_isa(isa).int8
+    return kernels.dot_length, bool(kernels.x_signed)
 
 
 def packed_columns(str isa, str dtype, long columns):
@@ -147,6 +203,7 @@ cpdef enum:
     WINOGRAD
     DEPTHWISE
     IM2COL
+    INVOLUTION
 
 
 cdef class Convolution:
@@ -186,6 +243,12 @@ cdef class Convolution:
         """Columns to which each group's bias is padded; 0 for none (implicit GEMM only)."""
         return self.family.gemm_bias_columns(&self.g)
 
+    def weight_form(self):
+        """Which of the algorithm's forms the packed weight has, where that depends on the size of the image."""
+        if self.kind == DEPTHWISE:
+            return self.family.depthwise_by_planes(&self.g)
+        return int(self.kind == IMPLICIT_GEMM and self.family.gemm_bias_columns(&self.g) == 0)
+
     def workspace(self):
         """Bytes of scratch for each thread (Winograd only)."""
         return self.family.winograd_workspace(&self.g, &self.blocking)
@@ -217,8 +280,107 @@ cdef class Convolution:
                 status = self.family.winograd(&self.g, &self.blocking, &t, self.act, threads)
             elif self.kind == DEPTHWISE:
                 status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
+            elif self.kind == INVOLUTION:
+                status = self.family.involution(&self.g, &self.blocking, &t, self.act, threads)
             else:
                 status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
+        if status:
+            raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+cdef class Separable:
+    """Depthwise convolutions and the 1x1 convolution of their results in one pass, by bands of rows. Immutable; safe from many threads at once.
+
+    Stages are (Convolution, packed weight, packed bias): `depthwise`, one for each channel that an input channel is multiplied to, of whole images;
+    `pointwise`, of a band and, if there is a smaller last one, of that.
+    """
+    cdef separable_stage *stages
+    cdef separable_job job
+    cdef list buffers
+    cdef bint nhwc
+
+    def __cinit__(self, depthwise, pointwise):
+        cdef Convolution c
+        cdef Buffer weight, bias
+        self.stages = <separable_stage *>PyMem_Malloc((len(depthwise) + len(pointwise)) * sizeof(separable_stage))
+        if self.stages == NULL:
+            raise MemoryError()
+        self.buffers = []
+        for i, (c, w, b) in enumerate([*depthwise, *pointwise]):
+            weight, bias = Buffer(w), Buffer(b)
+            self.buffers += weight, bias
+            self.stages[i].family, self.stages[i].g, self.stages[i].blocking, self.stages[i].act = c.family, c.g, c.blocking, c.act
+            self.stages[i].weight, self.stages[i].bias = weight.pointer(), bias.pointer()
+        self.job.depthwise, self.job.pointwise = self.stages, self.stages + len(depthwise)
+        self.job.multiplier, self.job.rows = len(depthwise), self.job.pointwise.g.oh
+        self.nhwc = self.stages.g.nhwc
+
+    def __dealloc__(self):
+        PyMem_Free(self.stages)
+
+    def run(self, x, residual, y, int threads):
+        cdef Buffer bx = Buffer(x, strided=True), br = Buffer(residual, strided=True), by = Buffer(y, True, True)
+        cdef separable_job job = self.job
+        cdef int status
+        if self.stages.g.n == 0:
+            return
+        job.x, job.x_end, job.residual, job.y, job.size = bx.pointer(), bx.end(), br.pointer(), by.pointer(), bx.view.itemsize
+        job.xs, job.ys = bx.strides(self.nhwc), by.strides(self.nhwc)
+        with nogil:
+            status = separable_run(&job, threads)
+        if status:
+            raise MemoryError("separable convolution: no memory for the workspace of a thread")
+
+
+cdef class Int8Convolution:
+    """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight (GEMM), then `run`. Immutable; safe from many threads at once.
+
+    kind: IMPLICIT_GEMM or DEPTHWISE; geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
+    signs: whether x, and an 8-bit y, are signed.
+    """
+    cdef const int8_ukernels *kernels
+    cdef int8_geometry q
+    cdef long rows
+    cdef int kind
+    cdef bint x_signed, y_signed
+
+    def __init__(self, str isa, int kind, geometry, depth, long rows, signs):
+        self.kernels = find_isa(isa).int8
+        set_geometry(&self.q.g, geometry)
+        self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
+        self.kind, self.rows = kind, rows
+        self.x_signed, self.y_signed = signs
+
+    def form(self):
+        """Of the packed weight (GEMM): convolutions of equal form share theirs."""
+        return self.kernels.gemm_form(&self.q)
+
+    def packed_size(self):
+        """Lanes of the packed weight."""
+        return self.kernels.gemm_packed_size(&self.q)
+
+    def pack(self, lanes, packed):
+        cdef Buffer w = Buffer(lanes), p = Buffer(packed, True)
+        with nogil:
+            self.kernels.gemm_pack(&self.q, <const int32_t *>w.view.buf, <int32_t *>p.view.buf)
+
+    def run(self, x, weight, bias, w_zero, scale, int x_zero, int y_zero, y, int threads):
+        """x and y of 5 axes, in y's case of int32 or, with scale, of bytes; bias, w_zero and scale padded to panels; w_zero and scale may be None."""
+        cdef Buffer bx = Buffer(x, strided=True), bw = Buffer(weight), bb = Buffer(bias), bz = Buffer(w_zero), bs = Buffer(scale)
+        cdef Buffer by = Buffer(y, True, True)
+        cdef int8_tensors t
+        cdef int status = 0
+        if self.q.g.n == 0:
+            return
+        t.x, t.weight, t.bias, t.w_zero = bx.pointer(), <const int32_t *>bw.pointer(), <const int32_t *>bb.pointer(), <const int32_t *>bz.pointer()
+        t.scale, t.y = <const float *>bs.pointer(), by.pointer()
+        t.xs, t.ys, t.xs_depth, t.ys_depth = bx.strides(self.q.g.nhwc), by.strides(self.q.g.nhwc), bx.slice(self.q.g.nhwc), by.slice(self.q.g.nhwc)
+        t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
+        with nogil:
+            if self.kind == IMPLICIT_GEMM:
+                status = self.kernels.gemm(&self.q, &t, self.rows, threads)
+            else:
+                status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
 

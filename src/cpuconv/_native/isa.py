@@ -11,13 +11,19 @@ class Isa(NamedTuple):
     name: str  # of the stub in ukernels/, with "_" for "-"
     machines: tuple[str, ...]
     flags: tuple[str, ...]
-    features: tuple[str, ...]  # as __builtin_cpu_supports spells them
+    features: tuple[str, ...]  # as __builtin_cpu_supports spells them; on aarch64, as /proc/cpuinfo does
     vector_bytes: int
     fma_per_cycle: int  # vector FMAs (or multiply-add pairs) that a usual core of this level starts in a cycle
+    level: str | None = None  # the row whose floating kernels serve here too, where only those of 8-bit integers have new instructions
 
     @property
     def symbol(self) -> str:
         return self.name.replace("-", "_")
+
+    @property
+    def floats(self) -> str:
+        """Name of the row that has the floating kernels."""
+        return self.level or self.name
 
 
 _X86_64 = ("x86_64", "amd64")
@@ -30,8 +36,11 @@ ISAS = (
     Isa("generic", (), (), (), 16, 1),
     Isa("x86-64-v2", _X86_64, ("-march=x86-64-v2",), _V2, 16, 1),
     Isa("x86-64-v3", _X86_64, ("-march=x86-64-v3",), _V3, 32, 2),
+    Isa("x86-64-v3-vnni", _X86_64, ("-march=x86-64-v3", "-mavxvnni"), (*_V3, "avxvnni"), 32, 2, "x86-64-v3"),
     Isa("x86-64-v4", _X86_64, ("-march=x86-64-v4", "-mprefer-vector-width=512"), _V4, 64, 1),
+    Isa("x86-64-v4-vnni", _X86_64, ("-march=x86-64-v4", "-mprefer-vector-width=512", "-mavx512vnni"), (*_V4, "avx512vnni"), 64, 1, "x86-64-v4"),
     Isa("aarch64-neon", _AARCH64, ("-march=armv8-a",), (), 16, 2),
+    Isa("aarch64-neon-dotprod", _AARCH64, ("-march=armv8.2-a+dotprod",), ("asimddp",), 16, 2, "aarch64-neon"),
 )
 
 

@@ -12,7 +12,7 @@ int pool_run(pool_task task, void *context, long tasks, int threads);
 
 /* Scratch of at least `bytes` bytes, 64-byte aligned, owned by the calling thread and valid until its next call for the
    same slot. NULL where memory is short. Tasks use slot TASK_ARENA; a caller of pool_run may keep data that its tasks share in
-   CALL_ARENA. */
-enum { TASK_ARENA, CALL_ARENA, ARENAS };
+   CALL_ARENA; a task that itself runs convolutions keeps its data in BAND_ARENA. */
+enum { TASK_ARENA, CALL_ARENA, BAND_ARENA, ARENAS };
 void *pool_arena(int slot, size_t bytes);
 #endif

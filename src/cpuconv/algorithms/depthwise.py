@@ -22,28 +22,35 @@ class Depthwise:
             return Rejection(f"groups {p.groups}, {p.ic} input and {p.oc} output channels are not all the same number")
         return None
 
+    def _planes(self, p: Problem) -> bool:
+        """Whether the kernels of depthwise_planes.h do it, in place."""
+        common = p.kh == p.kw and p.stride in ((1, 1), (2, 2)) and p.dilation == (1, 1)
+        return p.layout == "nchw" and common and (p.kh in (3, 5) or (p.kh == 7 and p.stride == (1, 1)))
+
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band: two of NHWC in place; of planes as many as half of L1 holds, of strips half of L2; at least 4 times those that
-        bands share."""
+        """Output rows of a band: two of NHWC in place; of strips as many as half of L2 holds, at least 4 times those that bands share."""
         vl = cpu.vector_length(p.dtype)
         if p.layout == "nhwc" and p.ic >= vl:
             return native.Blocking(2)
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        row = (p.iw * p.stride[0] + p.ow) * p.itemsize
-        rows = cpu.l1 // 2 // row if p.layout == "nchw" else cpu.l2 // 2 // (row * vl)
+        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * p.itemsize * vl)
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
         vl = cpu.vector_length(p.dtype)
-        band = self.blocking(p, cpu).block
-        in_rows = min(p.ih, (band - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1)
         vectors = -(-p.ic // vl)
         outputs = p.n * p.oh * p.ow * vectors
         # per output vector: its multiply-adds and some ten instructions of start, stores and loop
         cycles = outputs * (p.kh * p.kw * 1.1 + 6)
         workspace = (p.kh + p.stride[0]) * (8 * p.stride[1] + p.kw * p.dilation[1]) * 8 + p.ic * p.itemsize
-        if p.layout == "nchw" or p.ic < vl:
+        if self._planes(p):
+            per_row = 0.5 if 2 * p.ow <= vl else -(-p.ow // vl)  # vectors of an output row
+            cycles = p.n * p.ic * p.oh * per_row * (p.kh * p.kw * 1.1 + p.kw * (1.5 if p.stride == (1, 1) else 4) + 12)
+            workspace = (7 * p.stride[0] + p.kh + 1) * (p.iw + 6 * vl) * p.itemsize + -(-p.ow // vl) * 15 * vl * p.itemsize
+        elif p.layout == "nchw" or p.ic < vl:
+            band = self.blocking(p, cpu).block
+            in_rows = min(p.ih, (band - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1)
             copied = p.n * -(-p.oh // band) * in_rows * p.iw * vectors
             cycles += 8 * (outputs + copied)
             workspace += (in_rows * p.iw + band * p.ow) * vl * p.itemsize
@@ -56,4 +63,4 @@ class Depthwise:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.DEPTHWISE, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, rewrites=True)
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa, convolution.weight_form()), convolution, rewrites=True)

@@ -93,4 +93,5 @@ class ImplicitGemm:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, padded_bias=convolution.bias_columns())
+        weight_format = self.name, cpu.isa, convolution.weight_form()
+        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, padded_bias=convolution.bias_columns())

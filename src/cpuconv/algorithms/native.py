@@ -11,7 +11,7 @@ import numpy as np
 
 from cpuconv._native import core
 from cpuconv.cpu import Cpu
-from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Rejection
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
 from cpuconv.problem import Activation, Axis, Problem
 
 
@@ -46,6 +46,8 @@ def activation(a: Activation | None) -> tuple[int, float, float]:
 
 
 def other_form(p: Problem) -> Rejection | None:
+    if p.dtype not in NUMPY_DTYPES:
+        return Rejection("it computes in floating point")
     if p.pass_ != "forward" or p.depth:
         return Rejection("by itself it does forward convolutions in two dimensions")
     return None
@@ -72,13 +74,6 @@ def chained_error(p: Problem, *chains: float) -> float:
     return unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
 
 
-def aligned_empty(elements: int, dtype: np.dtype[np.generic]) -> Array:
-    """Uninitialised and 64-byte aligned, so that no vector load of a packed panel crosses a cache line."""
-    raw = np.empty(elements * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + elements * dtype.itemsize].view(dtype)
-
-
 @dataclass(frozen=True)
 class NativePlan:
     """One C `Convolution` and how its weight and bias are packed."""
@@ -93,7 +88,7 @@ class NativePlan:
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
 
-    def pack(self, weight: Array, bias: Array | None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         p, dtype = self.problem, NUMPY_DTYPES[self.problem.dtype]
         values = np.zeros(p.oc, dtype) if bias is None else bias
         if self.padded_bias:
@@ -133,7 +128,7 @@ class WeightPlan:
     weight_format: Hashable = "as it is"
     strided: bool = True
 
-    def pack(self, weight: Array, bias: Array | None) -> Array:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
         return weight
 
     def run(self, x: Array, packed: Array, residual: Array | None, out: Array, threads: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cpuconv import reference
 from cpuconv.cpu import Cpu
-from cpuconv.plan import Array, Cost, Rejection
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, plain_integers
 from cpuconv.problem import Problem
 
 
@@ -19,11 +19,15 @@ class ReferencePlan:
     weight_format: Hashable = "reference"
     strided: bool = True
 
-    def pack(self, weight: Array, bias: Array | None) -> tuple[Array, Array | None]:
-        return weight, bias
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> tuple[Array, Array | None, Quantization | None]:
+        return weight, bias, quantization
 
-    def run(self, x: Array, packed: tuple[Array, Array | None], residual: Array | None, out: Array, threads: int) -> None:
-        out[...] = reference.compute(self.problem, x, *packed, residual)
+    def run(self, x: Array, packed: tuple[Array, Array | None, Quantization | None], residual: Array | None, out: Array, threads: int) -> None:
+        weight, bias, quantization = packed
+        if self.problem.dtype in NUMPY_DTYPES:
+            out[...] = reference.compute(self.problem, x, weight, bias, residual)
+        else:
+            out[...] = reference.integers(self.problem, x, weight, bias, quantization or plain_integers(self.problem))
 
 
 class Reference:
@@ -41,7 +45,7 @@ class Reference:
         workspace = 8 * (2 * padded + 3 * outputs + math.prod(p.weight_shape))
         # float64 matmul of one core at half its peak, and each tap's copy of the input and pass over the output
         seconds = 50e-6 + p.flops / (0.5 * cpu.peak("f64")) + taps * (1e-5 + 8 * outputs * (p.ic / p.oc + 2) / 3e9)
-        return Cost(seconds, workspace, 0, 1.2e-7 if p.dtype == "f32" else 3e-16 * (4 + p.k**0.5))
+        return Cost(seconds, workspace, 0, {"f32": 1.2e-7, "f64": 3e-16 * (4 + p.k**0.5)}.get(p.dtype, 0.0))
 
     def build(self, problem: Problem, cpu: Cpu) -> ReferencePlan:
         return ReferencePlan(problem, self.estimate(problem, cpu))

@@ -1,3 +1,4 @@
-#define UKERNELS ukernels_aarch64_neon
+#define ISA aarch64_neon
 #define VB 16
 #include "kernels.c"
+#include "int8.c"

@@ -2,6 +2,7 @@
 #ifndef CPUCONV_CONV_H
 #define CPUCONV_CONV_H
 #include <stddef.h>
+#include <stdint.h>
 
 /* One forward convolution; sizes in elements. ic and oc count all groups. */
 typedef struct {
@@ -68,15 +69,42 @@ typedef struct {
     long (*winograd_workspace)(const conv_geometry *, const conv_blocking *);    /* bytes a thread */
     int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     long (*depthwise_packed_size)(const conv_geometry *);                        /* elements, the bias among them */
+    int (*depthwise_by_planes)(const conv_geometry *);                           /* whether the weight is packed for planes */
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
 } conv_family;
 
 typedef struct {
-    const char *isa;
     conv_family f32, f64;
 } ukernels;
+
+/* A convolution of 8-bit integers: g is one slice of the depth, whose size, taps, stride, front padding, dilation and outputs follow. */
+typedef struct {
+    conv_geometry g;
+    long id, kd, sd, pf, dd, od;
+} int8_geometry;
+
+typedef struct {
+    const void *x;
+    const int32_t *weight, *bias; /* packed; bias and what follows padded to whole panels, per group */
+    const int32_t *w_zero;        /* times the sum of x is subtracted; NULL for nothing */
+    const float *scale;           /* of 8-bit results; NULL for 32-bit sums */
+    void *y;
+    conv_strides xs, ys;
+    long xs_depth, ys_depth;
+    int x_signed, y_signed, x_zero, y_zero;
+} int8_tensors;
+
+typedef struct {
+    int dot_length, x_signed; /* elements in a lane; how 8-bit dot products take x */
+    int (*gemm_form)(const int8_geometry *);         /* of the packed weight; convolutions that share it share the weight */
+    long (*gemm_packed_size)(const int8_geometry *); /* lanes */
+    void (*gemm_pack)(const int8_geometry *, const int32_t *lanes, int32_t *packed);
+    int (*gemm)(const int8_geometry *, const int8_tensors *, long rows, int threads);
+    int (*depthwise)(const int8_geometry *, const int8_tensors *, long rows, int threads); /* weight: [kh][lanes of kw][oc], or of NCHW [oc][kh][lanes of kw] */
+} int8_ukernels;
 #endif

@@ -29,8 +29,10 @@ typedef struct {
 } FN(dw_block);
 
 INLINE void FN(store_row)(const FN(dw_block) *s, const VEC *acc, T *y, const T *residual) {
-    if (s->n == XB && s->lanes == VL && !residual && s->act.kind == ACT_NONE) {
-        UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, acc[b]);
+    if (s->n == XB && s->lanes == VL && !residual && s->act.kind <= ACT_CLIP) {
+        const VEC low = SPLAT(s->act.a), high = SPLAT(s->act.b);
+        if (s->act.kind == ACT_NONE) UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, acc[b]);
+        else UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, FN(vmin)(high, FN(vmax)(low, acc[b])));
         return;
     }
     VEC made[XB]; /* acc stays in registers only if never indexed by a variable */
@@ -211,11 +213,11 @@ static int FN(depthwise_strip_task)(void *context, long index) {
 
 static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
     const long bands = ceil_div(g->oh, blocking->block), vectors = ceil_div(g->ic, VL);
-    if (FN(plane_kernels)(g)) {
-        /* A task takes enough to repay its start, and what follows in memory, which it fetches ahead. */
-        const long tasks = MAX(1, MIN(g->oc * bands, threads == 1 ? 1 : MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK)));
-        FN(planes_job) job = {g, tensors, act, bands, tasks};
-        return pool_run(FN(planes_task), &job, g->n * tasks, threads);
+    if (FN(plane_kernel_of)(g)) {
+        const long groups = g->oc * ceil_div(g->oh, FN(group_rows)(g));
+        const long repaid = MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK); /* tasks that repay their start */
+        FN(planes_job) job = {g, tensors, act, threads == 1 ? 1 : MAX(1, MIN(groups, repaid))};
+        return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
     }
     FN(depthwise_job) job = {g, tensors, act, bands, 1};
     if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * vectors * bands, threads);
@@ -225,7 +227,7 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
 
 /* Weight (HWIO or OIHW) and bias to [vector][kh kw + 1][VL], or for planes to [channel][kh kw + 1]: the bias comes last. */
 static void FN(depthwise_pack)(const conv_geometry *g, const void *weight, const void *bias, void *packed) {
-    const long taps = g->kh * g->kw, width = FN(plane_kernels)(g) ? 1 : VL;
+    const long taps = g->kh * g->kw, width = FN(plane_kernel_of)(g) ? 1 : VL;
     const int shifted = g->nhwc && g->ic >= VL;
     T *to = packed;
     for (long v = 0; v < ceil_div(g->ic, width); v++) {
@@ -235,8 +237,9 @@ static void FN(depthwise_pack)(const conv_geometry *g, const void *weight, const
         for (long l = 0; l < width; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)bias)[c + l];
     }
 }
+static int FN(depthwise_by_planes)(const conv_geometry *g) { return FN(plane_kernel_of)(g) != NULL; }
 static long FN(depthwise_packed_size)(const conv_geometry *g) {
-    const long width = FN(plane_kernels)(g) ? 1 : VL;
+    const long width = FN(plane_kernel_of)(g) ? 1 : VL;
     return ceil_div(g->ic, width) * width * (g->kh * g->kw + 1);
 }
 #undef XB

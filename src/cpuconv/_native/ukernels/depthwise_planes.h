@@ -1,190 +1,214 @@
-/* Depthwise convolution of NCHW planes, for the common kernels. Vectors hold pixels. A band of rows of one plane is copied into scratch with its
-   padding and split into the phases of the stride, [s][s][rows][pitch], so that a tap of any output (y, x) is the element (y, x) of a phase,
-   shifted: every load is contiguous. Four output rows by one or two vectors stay in registers. */
-enum { FN(PLANE_ROWS) = 4 };
+/* Depthwise convolution of NCHW planes, for the common kernels. Vectors hold pixels of a row, in place: a few loads of an input row, shuffled at
+   stride 2, give the vectors of all its taps, which go into four output rows. Of maps at most half a vector wide, a vector holds a pixel row and the fourth
+   below. Rows outside the image are a row of zeros; pixels outside a row are masked. */
+enum { FN(PLANE_ROWS) = 4, FN(PLANE_TAPS) = 7 };
 
 typedef struct {
     const conv_geometry *g;
     const conv_tensors *tensors;
     conv_activation act;
-    long bands, tasks; /* bands of a plane; tasks of an image: runs of bands, in the order of memory */
+    long tasks; /* of an image: runs of planes, or of row groups where planes are few */
 } FN(planes_job);
 
-/* A band in scratch, and where its outputs go. */
+/* Columns [x, x + VL) of the output: for each tap, which of two vectors' elements are its pixels (stride 2 and pairs), and which are in the image. */
 typedef struct {
-    T *in;
-    long pitch, phase;   /* between rows; between phases */
-    long count, columns; /* output rows and columns */
-    T *out;
-    long out_row;
-    const T *next;  /* what the next band is made from: fetched ahead, `fetch` elements with each block */
-    long fetch;
-} FN(plane_band);
+    FN(mask) lanes[FN(PLANE_TAPS)], keep[FN(PLANE_TAPS)];
+    long x, from; /* from: the first element of an input row that is loaded */
+} FN(plane_columns);
 
-/* `rows` output rows from `in` on, at column offsets c[0] and c[1]; all but the pointers are constants. */
-INLINE void FN(plane_block)(const int kh, const int kw, const int s, const int rows, const int nv, const T *in, long pitch, long phase, const T *w, T *out,
-                            long out_row, const long *c) {
-    VEC acc[FN(PLANE_ROWS)][2];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) acc[r][j] = SPLAT(w[kh * kw]);
-    UNROLL for (int py = 0; py < s; py++)
-        UNROLL for (int i = 0; i < rows + (kh - 1 - py) / s; i++)
-            UNROLL for (int kx = 0; kx < kw; kx++) {
-                const T *at = in + (py * s + kx % s) * phase + i * pitch + kx / s;
-                VEC v[2];
-                UNROLL for (int j = 0; j < nv; j++) v[j] = LOAD(at + c[j]);
-                UNROLL for (int r = 0; r < rows; r++) {
-                    const int ky = (i - r) * s + py;
-                    if (i >= r && ky < kh) UNROLL for (int j = 0; j < nv; j++) acc[r][j] += v[j] * w[ky * kw + kx];
-                }
-            }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) STORE(out + r * out_row + c[j], acc[r][j]);
-}
+/* Whether a vector holds two rows: it then begins at the image's first column. */
+INLINE int FN(paired)(const conv_geometry *g) { return 2 * g->ow <= VL && g->iw <= VL; }
 
-/* All rows of a band, at two column offsets; the last four rows may repeat some. */
-INLINE void FN(plane_columns)(const int kh, const int kw, const int s, const int nv, FN(plane_band) *b, const T *w, const long *c) {
-    if (b->count < FN(PLANE_ROWS))
-        for (long y = 0; y < b->count; y++)
-            FN(plane_block)(kh, kw, s, 1, nv, b->in + y * b->pitch, b->pitch, b->phase, w, b->out + y * b->out_row, b->out_row, c);
-    else
-        for (long y = 0; y < b->count; y += FN(PLANE_ROWS)) {
-            const long row = MIN(y, b->count - FN(PLANE_ROWS));
-            for (const T *end = b->next + b->fetch; b->next < end; b->next += 64 / sizeof(T)) __builtin_prefetch(b->next, 0, 2);
-            FN(plane_block)(kh, kw, s, FN(PLANE_ROWS), nv, b->in + row * b->pitch, b->pitch, b->phase, w, b->out + row * b->out_row, b->out_row, c);
+/* The last columns begin early enough to be whole, where the map is wide enough. */
+static void FN(make_columns)(const conv_geometry *g, long block, FN(plane_columns) *c) {
+    const int paired = FN(paired)(g);
+    c->x = MAX(0, MIN(block * VL, g->ow - VL));
+    c->from = paired ? 0 : c->x * g->sw - g->pl;
+    for (long k = 0; k < g->kw; k++) {
+        T_INT lanes[VL], keep[VL];
+        for (long l = 0; l < VL; l++) {
+            const long x = paired ? l % (VL / 2) : l, ix = (c->x + x) * g->sw + k - g->pl, at = ix - c->from;
+            keep[l] = ix >= 0 && ix < g->iw ? -1 : 0;
+            /* stride 2: the elements of the tap's parity of two vectors, then all of the third one */
+            const long lane = paired ? at + l / (VL / 2) * VL : x + k / 2 < VL ? x + k / 2 : at - VL;
+            lanes[l] = (T_INT)(keep[l] ? lane : 0);
         }
+        __builtin_memcpy(&c->lanes[k], lanes, sizeof lanes);
+        __builtin_memcpy(&c->keep[k], keep, sizeof keep);
+    }
 }
 
-typedef void (*FN(plane_kernel))(FN(plane_band) *b, const T *w, const long *c);
-#define PLANE(K, S, N) static void FN(plane_##K##_##S##_##N)(FN(plane_band) *b, const T *w, const long *c) { FN(plane_columns)(K, K, S, N, b, w, c); }
-#define PLANES(K, S) PLANE(K, S, 1) PLANE(K, S, 2)
+INLINE VEC FN(masked)(VEC v, FN(mask) keep) { return (VEC)((FN(mask))v & keep); }
+
+/* The vectors of the taps of an input row; `other`: the fourth output row's, of paired rows. */
+INLINE void FN(row_taps)(const int kw, const int s, const int paired, const T *row, const T *other, const FN(plane_columns) *c, VEC *tap) {
+    if (paired) {
+        const VEC a = LOAD(row), b = LOAD(other);
+        UNROLL for (int k = 0; k < kw; k++) tap[k] = FN(masked)(FN(choose)(a, b, c->lanes[k]), c->keep[k]);
+    } else if (s == 1) {
+        UNROLL for (int k = 0; k < kw; k++) tap[k] = FN(masked)(LOAD(row + k), c->keep[k]);
+    } else {
+        const VEC a = LOAD(row), b = LOAD(row + VL), rest = LOAD(row + 2 * VL);
+        tap[0] = FN(evens)(a, b);
+        tap[1] = FN(odds)(a, b);
+        UNROLL for (int k = 2; k < kw; k++) tap[k] = FN(choose)(tap[k % 2], rest, c->lanes[k]);
+        UNROLL for (int k = 0; k < kw; k++) tap[k] = FN(masked)(tap[k], c->keep[k]);
+    }
+}
+
+/* Four output rows (paired: eight) of VL columns. `rows`: the input rows. */
+INLINE void FN(plane_block)(const int kh, const int kw, const int s, const int paired, const T *const *rows, const FN(plane_columns) *c, const T *w, VEC *out) {
+    VEC acc[FN(PLANE_ROWS)];
+    UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++) acc[r] = SPLAT(w[kh * kw]);
+    UNROLL for (int i = 0; i < (FN(PLANE_ROWS) - 1) * s + kh; i++) {
+        VEC tap[FN(PLANE_TAPS)];
+        FN(row_taps)(kw, s, paired, rows[i] + c->from, rows[i + FN(PLANE_ROWS) * s] + c->from, c, tap);
+        UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++)
+            if (i >= r * s && i - r * s < kh) UNROLL for (int k = 0; k < kw; k++) acc[r] += tap[k] * w[(i - r * s) * kw + k];
+    }
+    UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++) out[r] = acc[r];
+}
+
+/* Output rows made at once, and input rows that they read. */
+INLINE long FN(group_rows)(const conv_geometry *g) { return FN(paired)(g) ? 2 * FN(PLANE_ROWS) : FN(PLANE_ROWS); }
+INLINE long FN(input_rows)(const conv_geometry *g) { return (FN(group_rows)(g) - 1) * g->sh + g->kh; }
+
+/* n < VL elements of v, of `to` and those behind it that are to be written later, up to `free`. */
+INLINE void FN(store_some)(T *to, VEC v, long n, const T *free) {
+    if (free - to >= VL) STORE(to, v);
+    else FN(store_part)(to, v, n);
+}
+
+/* y = activation(v + residual) of n columns. */
+static void FN(finish_row)(VEC v, long n, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
+    if (residual) v += s->pixel != 1 ? FN(gather)(residual, s->pixel, n) : n == VL ? LOAD(residual) : FN(load_part)(residual, n);
+    v = FN(activated)(act, v);
+    if (s->pixel != 1) FN(scatter)(y, s->pixel, v, n);
+    else if (n == VL) STORE(y, v);
+    else FN(store_some)(y, v, n, free);
+}
+
+/* Scratch of a task: rows that may be read as far as vectors reach. */
+typedef struct {
+    const T **rows;
+    T *zeros, *copies;
+    FN(plane_columns) *columns;
+    FN(mask) swap;       /* of the halves of a vector */
+    long before, length; /* of a copied row: elements before its first, and in all */
+} FN(plane_scratch);
+
+/* `rows` input rows, of output rows from oy on. */
+INLINE void FN(find_rows)(const conv_geometry *g, const conv_tensors *t, const T *plane, const long rows, long oy, const FN(plane_scratch) *s) {
+    const long iy = oy * g->sh - g->pt, top = MIN(rows, MAX(0, -iy)), bottom = MIN(rows, MAX(top, g->ih - iy));
+    for (long i = 0; i < top; i++) s->rows[i] = s->zeros;
+    for (long i = top; i < bottom; i++) s->rows[i] = plane + (iy + i) * t->xs.row;
+    for (long i = bottom; i < rows; i++) s->rows[i] = s->zeros;
+}
+
+/* Copies those that are not contiguous, or that vectors would read past the ends of x. */
+static void FN(copy_plane_rows)(const conv_geometry *g, const conv_tensors *t, const FN(plane_scratch) *s) {
+    for (long i = 0; i < FN(input_rows)(g); i++) {
+        const T *row = s->rows[i];
+        if (row == s->zeros || (t->xs.pixel == 1 && row - (const T *)t->x >= s->before && (const T *)t->x_end - row >= s->length - s->before)) continue;
+        T *to = s->copies + i * s->length + s->before;
+        for (long x = 0; x < g->iw; x++) to[x] = row[x * t->xs.pixel];
+        s->rows[i] = to;
+    }
+}
+
+/* y = activation(out + residual), `n` columns of `count` rows. */
+INLINE void FN(finish_rows)(const VEC *out, long count, long n, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
+    if (s->pixel == 1 && !residual && act.kind <= ACT_CLIP && (n == VL || free - (y + (count - 1) * s->row) >= VL)) {
+        for (long r = 0; r < count; r++) STORE(y + r * s->row, FN(activated)(act, out[r]));
+        return;
+    }
+    for (long r = 0; r < count; r++) FN(finish_row)(out[r], n, s, residual ? residual + r * s->row : NULL, act, y + r * s->row, free);
+}
+
+/* Of one plane: x, w, residual and y are its own; careful: vectors might read past the ends of x; `free`: what follows in y up to there is to be
+   written later. */
+typedef struct {
+    const T *x, *w, *residual;
+    T *y;
+    const T *free;
+    int careful;
+} FN(plane);
+
+/* Output rows from oy on of one plane. */
+INLINE void FN(plane_group)(const int kh, const int kw, const int stride, const int paired, const FN(planes_job) *job, const FN(plane_scratch) *s, const FN(plane) *p, long oy) {
+    const conv_geometry *g = job->g;
+    const conv_strides *ys = &job->tensors->ys;
+    const long blocks = ceil_div(g->ow, VL), n = MIN(VL, g->ow), rows = g->oh - oy;
+    FN(find_rows)(g, job->tensors, p->x, (FN(PLANE_ROWS) * (1 + paired) - 1) * stride + kh, oy, s);
+    if (p->careful) FN(copy_plane_rows)(g, job->tensors, s);
+    for (long block = 0; block < blocks; block++) {
+        const FN(plane_columns) *c = s->columns + block;
+        VEC out[FN(PLANE_ROWS)];
+        FN(plane_block)(kh, kw, stride, paired, s->rows, c, p->w, out);
+        const long at = oy * ys->row + c->x * ys->pixel, below = at + FN(PLANE_ROWS) * ys->row;
+        FN(finish_rows)(out, MIN(FN(PLANE_ROWS), rows), n, ys, p->residual ? p->residual + at : NULL, job->act, p->y + at, p->free);
+        if (!paired || rows <= FN(PLANE_ROWS)) continue;
+        UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++) out[r] = FN(choose)(out[r], out[r], s->swap);
+        FN(finish_rows)(out, MIN(FN(PLANE_ROWS), rows - FN(PLANE_ROWS)), n, ys, p->residual ? p->residual + below : NULL, job->act, p->y + below, p->free);
+    }
+}
+
+typedef void (*FN(plane_kernel))(const FN(planes_job) *, const FN(plane_scratch) *, const FN(plane) *, long oy);
+#define PLANES(K, S)                                                                                                                    \
+    static void FN(plane_##K##_##S)(const FN(planes_job) *job, const FN(plane_scratch) *s, const FN(plane) *p, long oy) {              \
+        FN(plane_group)(K, K, S, 0, job, s, p, oy);                                                                                     \
+    }                                                                                                                                   \
+    static void FN(plane_pair_##K##_##S)(const FN(planes_job) *job, const FN(plane_scratch) *s, const FN(plane) *p, long oy) {         \
+        FN(plane_group)(K, K, S, 1, job, s, p, oy);                                                                                     \
+    }
 PLANES(3, 1) PLANES(3, 2) PLANES(5, 1) PLANES(5, 2) PLANES(7, 1)
 #undef PLANES
-#undef PLANE
 
-/* Kernels for one vector and for two; NULL where channel-last strips serve: NHWC, other kernels, and maps that would leave vectors half empty. */
-INLINE const FN(plane_kernel) *FN(plane_kernels)(const conv_geometry *g) {
-#define PLANES(K, S) {FN(plane_##K##_##S##_1), FN(plane_##K##_##S##_2)}
+/* NULL where channel-last strips serve: NHWC, other kernels, and those too wide for two short vectors. */
+INLINE FN(plane_kernel) FN(plane_kernel_of)(const conv_geometry *g) {
+#define PLANES(K, S) {FN(plane_##K##_##S), FN(plane_pair_##K##_##S)}
     static const FN(plane_kernel) kernels[][2] = {PLANES(3, 1), PLANES(3, 2), PLANES(5, 1), PLANES(5, 2), PLANES(7, 1)};
 #undef PLANES
-    if (g->nhwc || g->kh != g->kw || g->sh != g->sw || g->dh != 1 || g->dw != 1 || 2 * g->ow <= VL) return NULL;
-    if (g->kh == 3 || g->kh == 5) return g->sh == 1 || g->sh == 2 ? kernels[g->kh - 3 + g->sh - 1] : NULL;
-    return g->kh == 7 && g->sh == 1 ? kernels[4] : NULL;
+    if (g->nhwc || g->kh != g->kw || g->sh != g->sw || g->dh != 1 || g->dw != 1 || g->kw > VL + 1) return NULL;
+    const int paired = FN(paired)(g);
+    if (g->kh == 3 || g->kh == 5) return g->sh == 1 || g->sh == 2 ? kernels[g->kh - 3 + g->sh - 1][paired] : NULL;
+    return g->kh == 7 && g->sh == 1 ? kernels[4][paired] : NULL;
 }
 
-/* All of a band. The last vectors begin early enough to be whole, where the map is wide enough. */
-static void FN(plane_rows)(const FN(plane_kernel) *kernels, FN(plane_band) *b, const T *w) {
-    const long last = MAX(0, b->columns - VL);
-    for (long x = 0; x < b->columns; x += 2 * VL) {
-        const long c[2] = {MIN(x, last), MIN(x + VL, last)};
-        kernels[x + VL < b->columns](b, w, c);
-    }
-}
-
-/* `count` elements, every `step`-th of `from`, in whole vectors: up to VL too many are written, none at or past `end` read. */
-INLINE void FN(copy_plus)(T *to, const T *from, long step, long count, const T *end) {
-    long i = 0;
-    if (step == 1)
-        for (; i < count && end - (from + i) >= VL; i += VL) STORE(to + i, LOAD(from + i));
-    for (; i < count; i++) to[i] = from[i * step];
-}
-
-/* `count` elements from each of even and odd places, as copy_plus. */
-INLINE void FN(split_plus)(T *even, T *odd, const T *from, long step, long count, const T *end) {
-    long i = 0;
-    if (step == 1)
-        for (; i < count && end - (from + 2 * i) >= 2 * VL; i += VL) {
-            const VEC a = LOAD(from + 2 * i), b = LOAD(from + 2 * i + VL);
-            STORE(even + i, FN(evens)(a, b));
-            STORE(odd + i, FN(odds)(a, b));
-        }
-    for (; i < count; i++) {
-        even[i] = from[2 * i * step];
-        if (from + (2 * i + 1) * step < end) odd[i] = from[(2 * i + 1) * step];
-    }
-}
-
-/* Zeros, in whole vectors: up to VL elements too many are written. */
-INLINE void FN(zeros)(T *to, long count) {
-    for (long i = 0; i < count; i += VL) STORE(to + i, (VEC){0});
-}
-
-/* The rows of the image that output rows from oy on need, into their phases: the image from element `first` of a phase on, and zeros from
-   `last` of one row to `first` of the next. What is written too much behind a row lies in rows to come. */
-INLINE void FN(fill_rows)(const conv_geometry *g, const int s, const FN(plane_band) *b, const T *plane, const conv_strides *strides, const long step,
-                          const T *end, long oy) {
-    long first[2], last[2];
-    UNROLL for (int p = 0; p < s; p++) {
-        first[p] = MIN(b->pitch, MAX(0, ceil_div(g->pl - p, s)));
-        last[p] = MAX(first[p], MIN(b->pitch, ceil_div(g->iw + g->pl - p, s)));
-        UNROLL for (int y = 0; y < s; y++) FN(zeros)(b->in + (y * s + p) * b->phase, first[p]);
-    }
-    const int even = s == 2 ? (int)(g->pl % 2) : 0; /* the phase of column 0 */
-    for (long i = 0, iy = oy * s - g->pt; i < (b->count - 1) * s + g->kh; i++, iy++) {
-        T *to = b->in + i % s * s * b->phase + i / s * b->pitch;
-        if (iy < 0 || iy >= g->ih) {
-            UNROLL for (int p = 0; p < s; p++) FN(zeros)(to + p * b->phase + first[p], b->pitch);
-            continue;
-        }
-        const T *from = plane + iy * strides->row;
-        if (s == 1) FN(copy_plus)(to + first[0], from, step, last[0] - first[0], end);
-        else FN(split_plus)(to + even * b->phase + first[even], to + (1 - even) * b->phase + first[1 - even], from, step, last[even] - first[even], end);
-        UNROLL for (int p = 0; p < s; p++) FN(zeros)(to + p * b->phase + last[p], b->pitch - last[p] + first[p]);
-    }
-}
-static const T *FN(fill_band)(const conv_geometry *g, const FN(plane_band) *b, const T *plane, const conv_strides *s, const T *end, long oy) {
-    if (s->pixel != 1) FN(fill_rows)(g, (int)g->sw, b, plane, s, s->pixel, end, oy);
-    else if (g->sw == 1) FN(fill_rows)(g, 1, b, plane, s, 1, end, oy);
-    else FN(fill_rows)(g, 2, b, plane, s, 1, end, oy);
-    return plane + MIN(g->ih, (oy + b->count) * g->sh) * s->row;
-}
-
-/* y = activation(b->out + residual), row by row. Up to `free`, what lies behind a row is to be written later, and so may be overwritten. */
-static void FN(finish_band)(const FN(plane_band) *b, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
-    for (long r = 0; r < b->count; r++, y += s->row, residual = residual ? residual + s->row : NULL)
-        for (long x = 0; x < b->columns; x += VL) {
-            const long n = MIN(VL, b->columns - x), at = x * s->pixel;
-            VEC v = LOAD(b->out + r * b->out_row + x);
-            if (residual) v += n == VL && s->pixel == 1 ? LOAD(residual + at) : FN(gather)(residual + at, s->pixel, n);
-            v = FN(activated)(act, v);
-            if (s->pixel == 1 && (n == VL || y + at + VL <= free)) STORE(y + at, v);
-            else FN(scatter)(y + at, s->pixel, v, n);
-        }
-}
-
-/* A run of bands of an image's planes. */
+/* A run of groups of rows of an image's planes. */
 static int FN(planes_task)(void *context, long index) {
     const FN(planes_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *t = job->tensors;
-    const long image = index / job->tasks, taps = g->kh * g->kw, most = ceil_div(g->oh, job->bands), plane = g->oh * g->ow;
-    const FN(plane_kernel) *kernels = FN(plane_kernels)(g);
-    FN(plane_band) b = {.pitch = g->ow + (g->kw - 1) / g->sw, .columns = g->ow};
-    b.phase = (most + (g->kh - 1) / g->sh) * b.pitch + g->pl + VL; /* what is written too much behind a phase */
-    const long out_row = ceil_div(g->ow, VL) * VL;
-    const size_t in_bytes = (size_t)(g->sh * g->sw * b.phase + 5 * VL) * sizeof(T), out_bytes = (size_t)(most * out_row) * sizeof(T);
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + out_bytes)};
-    if (!s.next) return OUT_OF_MEMORY;
-    b.in = take(&s, in_bytes);
-    T *const out = take(&s, out_bytes);
-    const T *residual = t->residual, *x = (const T *)t->x + image * t->xs.image, *w = t->weight;
-    /* Rows follow each other in memory through the band, and through all planes if that is the whole of them. */
-    const int plain = t->ys.pixel == 1 && !residual && job->act.kind == ACT_NONE;
-    const int rows_follow = t->ys.row == g->ow && !residual, planes_follow = rows_follow && job->bands == 1 && t->ys.channel == plane && plane >= VL;
-    const long first = part(g->oc * job->bands, job->tasks, index % job->tasks), last = part(g->oc * job->bands, job->tasks, index % job->tasks + 1);
-    for (long i = first; i < last; i++) {
-        const long c = i / job->bands, oy = part(g->oh, job->bands, i % job->bands);
-        const long at = image * t->ys.image + c * t->ys.channel + oy * t->ys.row;
-        const int in_place = plain && (g->ow >= VL || (planes_follow && i < last - 1));
-        T *y = (T *)t->y + at;
-        b.count = part(g->oh, job->bands, i % job->bands + 1) - oy;
-        b.next = FN(fill_band)(g, &b, x + c * t->xs.channel, &t->xs, t->x_end, oy);
-        b.fetch = g->iw * g->sh * FN(PLANE_ROWS) / ceil_div(g->ow, 2 * VL);
-        b.out = in_place ? y : out;
-        b.out_row = in_place ? t->ys.row : out_row;
-        FN(plane_rows)(kernels, &b, w + c * (taps + 1));
-        if (!in_place) {
-            const long follow = planes_follow ? (last - i) * plane : rows_follow ? b.count * g->ow : 0;
-            FN(finish_band)(&b, &t->ys, residual ? residual + at : NULL, job->act, y, y + follow);
-        }
+    const FN(plane_kernel) kernel = FN(plane_kernel_of)(g);
+    const long image = index / job->tasks, taps = g->kh * g->kw, blocks = ceil_div(g->ow, VL), each = FN(group_rows)(g), groups = ceil_div(g->oh, each);
+    FN(plane_scratch) s = {.before = g->pl};
+    s.length = s.before + MAX(g->iw, MAX(0, g->ow - VL) * g->sw) + 3 * VL;
+    const size_t column_bytes = (size_t)blocks * sizeof(FN(plane_columns)), row_bytes = (size_t)(s.length) * sizeof(T), pointer_bytes = (size_t)FN(input_rows)(g) * sizeof(T *);
+    scratch memory = {pool_arena(TASK_ARENA, aligned_size(column_bytes) + aligned_size(pointer_bytes) + aligned_size(row_bytes) + (size_t)FN(input_rows)(g) * row_bytes)};
+    if (!memory.next) return OUT_OF_MEMORY;
+    s.columns = take(&memory, column_bytes);
+    s.rows = take(&memory, pointer_bytes);
+    s.zeros = (T *)take(&memory, row_bytes) + s.before;
+    s.copies = take(&memory, 0);
+    for (long i = 0; i < s.length; i++) s.zeros[i - s.before] = 0;
+    T_INT swap[VL];
+    for (long l = 0; l < VL; l++) swap[l] = (T_INT)((l + VL / 2) % VL);
+    __builtin_memcpy(&s.swap, swap, sizeof swap);
+    for (long i = 0; i < blocks; i++) FN(make_columns)(g, i, s.columns + i);
+
+    const T *x = (const T *)t->x + image * t->xs.image, *residual = t->residual ? (const T *)t->residual + image * t->ys.image : NULL;
+    T *y = (T *)t->y + image * t->ys.image;
+    const long plane = g->oh * g->ow, first = part(g->oc * groups, job->tasks, index % job->tasks), last = part(g->oc * groups, job->tasks, index % job->tasks + 1);
+    const int rows_follow = t->ys.row == g->ow, planes_follow = rows_follow && t->ys.channel == plane;
+    for (long i = first; i < last;) {
+        const long c = i / groups, end = MIN(last, (c + 1) * groups);
+        const T *from = x + c * t->xs.channel;
+        FN(plane) p = {from, (const T *)t->weight + c * (taps + 1), residual ? residual + c * t->ys.channel : NULL, y + c * t->ys.channel, y,
+                       t->xs.pixel != 1 || from - (const T *)t->x < s.before || (const T *)t->x_end - from < (g->ih - 1) * t->xs.row + s.length};
+        if (planes_follow) p.free = y + last / groups * plane + MIN(g->oh, last % groups * each) * g->ow;
+        else if (rows_follow) p.free = p.y + MIN(g->oh, (end - c * groups) * each) * g->ow;
+        for (; i < end; i++) kernel(job, &s, &p, (i - c * groups) * each);
     }
     return 0;
 }

@@ -19,6 +19,7 @@
 #include "depthwise_planes.h"
 #include "depthwise.h"
 #include "weight_depthwise.h"
+#include "involution.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
     .gemm_pack = FN(gemm_pack),
@@ -31,7 +32,9 @@ static const conv_family FN(FAMILY) = {
     .winograd = FN(winograd),
     .depthwise_packed_size = FN(depthwise_packed_size),
     .depthwise_pack = FN(depthwise_pack),
+    .depthwise_by_planes = FN(depthwise_by_planes),
     .depthwise = FN(depthwise),
+    .involution = FN(involution),
     .weight_gemm = FN(weight_gemm),
     .weight_depthwise = FN(weight_depthwise),
     .im2col = FN(im2col),

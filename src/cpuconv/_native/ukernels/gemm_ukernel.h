@@ -21,7 +21,7 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
             UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
             UNROLL for (int i = 0; i < mr; i++) {
                 const T s = a[i][k];
-                UNROLL for (int j = 0; j < nv; j++) acc[i][j] += s * bv[j];
+                UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MULTIPLY_ADD(acc[i][j], s, bv[j]);
             }
         }
     }

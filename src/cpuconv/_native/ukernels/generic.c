@@ -1,3 +1,4 @@
-#define UKERNELS ukernels_generic
+#define ISA generic
 #define VB 16
 #include "kernels.c"
+#include "int8.c"

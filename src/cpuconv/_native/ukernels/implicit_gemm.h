@@ -232,14 +232,18 @@ static int FN(strip_task)(void *context, long index) {
     return 0;
 }
 
-/* Rows of consecutive pixels [p0, p0 + pixels) of planes of y or residual (`from` is the first plane), to rows of `stride`. */
-static void FN(gather_rows)(const conv_geometry *g, const conv_strides *s, const T *from, long p0, long pixels, long rows, T *to, long stride) {
-    for (long i = 0; i < rows; i++)
-        for (long p = 0; p < pixels; p++) to[i * stride + p] = from[i * s->channel + (p0 + p) / g->ow * s->row + (p0 + p) % g->ow * s->pixel];
-}
-static void FN(scatter_rows)(const conv_geometry *g, const conv_strides *s, const T *from, long stride, long p0, long pixels, long rows, T *to) {
-    for (long i = 0; i < rows; i++)
-        for (long p = 0; p < pixels; p++) to[i * s->channel + (p0 + p) / g->ow * s->row + (p0 + p) % g->ow * s->pixel] = from[i * stride + p];
+/* Rows of consecutive pixels [p0, p0 + pixels) of planes of y or residual (`view` is the first plane), gathered to rows of `stride` or
+   scattered from there. */
+INLINE void FN(gapped_rows)(const conv_geometry *g, const conv_strides *s, T *restrict view, long p0, long pixels, long rows, T *restrict copy, long stride, const int scatter) {
+    for (long p = 0, run; p < pixels; p += run) {
+        const long y = (p0 + p) / g->ow, x = (p0 + p) % g->ow;
+        run = MIN(g->ow - x, pixels - p);
+        for (long i = 0; i < rows; i++) {
+            T *const v = view + i * s->channel + y * s->row + x * s->pixel, *const c = copy + i * stride + p;
+            if (scatter) for (long l = 0; l < run; l++) v[l * s->pixel] = c[l];
+            else for (long l = 0; l < run; l++) c[l] = v[l * s->pixel];
+        }
+    }
 }
 
 /* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
@@ -267,7 +271,7 @@ static int FN(channel_task)(void *context, long index) {
     const long at = share.image * in->ys.image + o0 * in->ys.channel;
     T *y = gaps ? copy : (T *)in->y + at + p0;
     const T *z = in->residual ? gaps ? copy : (const T *)in->residual + at + p0 : NULL;
-    if (gaps && z) FN(gather_rows)(g, &in->ys, (const T *)in->residual + at, p0, pixels, rows, copy, pixels);
+    if (gaps && z) FN(gapped_rows)(g, &in->ys, (T *)in->residual + at, p0, pixels, rows, copy, pixels, 0);
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     const long passes = ceil_div(k, kc);
@@ -307,7 +311,7 @@ static int FN(channel_task)(void *context, long index) {
             }
         }
     }
-    if (gaps) FN(scatter_rows)(g, &in->ys, copy, pixels, p0, pixels, rows, (T *)in->y + at);
+    if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
     return 0;
 }
 

@@ -1,3 +1,4 @@
-#define UKERNELS ukernels_x86_64_v2
+#define ISA x86_64_v2
 #define VB 16
 #include "kernels.c"
+#include "int8.c"

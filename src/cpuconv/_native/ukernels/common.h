@@ -1,0 +1,36 @@
+/* What every micro-kernel file begins with. */
+#ifndef CPUCONV_COMMON_H
+#define CPUCONV_COMMON_H
+#include "conv.h"
+#include "../pool.h"
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* `prefix` and the ISA, which the stub defines */
+#define PASTED(a, b) a##b
+#define PASTE(a, b) PASTED(a, b)
+#define NAME(prefix) PASTE(prefix, ISA)
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 64")
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+/* The vector word for ?:, which C (unlike C++) lacks. */
+#define SELECT(mask_type, mask, a, b) ((__typeof__(b))(((mask_type)(a) & (mask)) | ((mask_type)(b) & ~(mask))))
+/* What a micro-kernel does for each row of A and vector of B. */
+#define MULTIPLY_ADD(acc, s, b) ((acc) + (s) * (b))
+enum {
+    OUT_OF_MEMORY = 1,
+    PIXEL_BLOCK = 192, /* pixels whose offsets are made, and whose rows are multiplied, at a time */
+    PLANE_TASK = 4096, /* outputs of a task of planes, at least */
+};
+
+/* A run of the summation: `length` elements of each row of A from offset a on, a step apart, against rows b, b+1, ... of B. */
+typedef struct {
+    long a, b, length;
+} segment;
+
+#include "geometry.h"
+#endif

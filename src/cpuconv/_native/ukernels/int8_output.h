@@ -1,0 +1,57 @@
+/* From 32-bit sums to the output: as they are, or scaled, rounded half to even, and saturated to 8 bits. */
+typedef float f32x __attribute__((vector_size(VB)));
+typedef float f32xu __attribute__((vector_size(VB), aligned(sizeof(float)), may_alias));
+typedef int8_t i8x __attribute__((vector_size(VB / 4)));
+
+typedef struct {
+    float low, high; /* what the rounded numbers are clipped to, before y's zero point is added */
+    int32_t zero;
+} int8_range;
+
+static int8_range int8_range_of(int y_signed, int y_zero) {
+    return (int8_range){(float)((y_signed ? -128 : 0) - y_zero), (float)((y_signed ? 127 : 255) - y_zero), y_zero};
+}
+
+/* Adding 1.5 2^23 to a float of at most 22 bits rounds it, half to even, to an integer in the low bits. The bounds are integers, so clipping
+   may come before rounding. */
+INLINE i8x requantized(const int8_range r, VEC sum, f32x scale) {
+    const f32x low = (f32x){0} + r.low, high = (f32x){0} + r.high, magic = (f32x){0} + 12582912.f;
+    f32x v = __builtin_convertvector(sum, f32x) * scale;
+    v = SELECT(VEC, low > v, low, v);
+    v = SELECT(VEC, high < v, high, v);
+    return __builtin_convertvector((VEC)(v + magic) - ((VEC)magic - r.zero), i8x);
+}
+
+INLINE void store_bytes(uint8_t *to, i8x v, long n) {
+    if (n == VL) __builtin_memcpy(to, &v, sizeof v);
+    else
+        for (long i = 0; i < n; i++) to[i] = (uint8_t)v[i];
+}
+
+/* n sums to bytes; scale: one for each of them. Sums and scales have room for a whole vector. */
+INLINE void requantize_channels(const int8_range r, const int32_t *sums, const float *scale, long n, uint8_t *to) {
+    for (long p = 0; p < n; p += VL) {
+        const long i = n < VL ? 0 : MIN(p, n - VL); /* the last vector overlaps the one before */
+        store_bytes(to + i, requantized(r, LOAD(sums + i), *(const f32xu *)(scale + i)), MIN(VL, n));
+    }
+}
+
+/* n sums of one channel, with room for a whole vector, to bytes `step` apart. */
+INLINE void requantize_pixels(const int8_range r, const int32_t *sums, float scale, long n, uint8_t *to, long step) {
+    for (long p = 0; p < n; p += VL) {
+        const long i = n < VL ? 0 : MIN(p, n - VL), some = MIN(VL, n);
+        const i8x v = requantized(r, LOAD(sums + i), (f32x){0} + scale);
+        if (step == 1) store_bytes(to + i, v, some);
+        else
+            for (long j = 0; j < some; j++) to[(i + j) * step] = (uint8_t)v[j];
+    }
+}
+
+/* A band of rows of one channel, as requantize_pixels; `row` bytes between rows. */
+static void requantize_band(const int8_range r, const int32_t *sums, float scale, long rows, long columns, uint8_t *to, long row, long step) {
+    if (step == 1 && row == columns) {
+        columns *= rows;
+        rows = 1;
+    }
+    for (long y = 0; y < rows; y++) requantize_pixels(r, sums + y * columns, scale, columns, to + y * row, step);
+}
