@@ -242,7 +242,9 @@ def test_out_must_not_overlap():
         grad.conv2d_weight(x, out.shape, G, out=out)
 
 
-@pytest.mark.parametrize(("value", "layout", "words"), [(G, "NLC", "3 axes"), (G, "HWC", "layout"), (G.astype(bool), "NCHW", "bool"), (G.astype(np.int8), "NCHW", "int8")])
+@pytest.mark.parametrize(("value", "layout", "words"),
+    [(G, "NLC", "3 axes"), (G, "HWC", "layout"), (G.astype(bool), "NCHW", "bool"), (G.astype(np.int8), "NCHW", "int8")],
+)
 def test_mistakes_of_the_bias(value, layout, words):
     with pytest.raises((TypeError, ValueError), match=words):
         grad.conv_bias(value, layout=layout)
