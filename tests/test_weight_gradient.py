@@ -213,6 +213,7 @@ MISTAKES = [
     ({"grad_output": G[0]}, ValueError, "grad_output", "(6, 4, 3)"),
     ({"grad_output": G.astype(np.int32)}, TypeError, "grad_output", "int32"),
     ({"x": X.astype(np.int32)}, TypeError, "x", "int32"),
+    ({"x": X.astype(np.int8), "grad_output": G.astype(np.int8)}, TypeError, "grad_output", "int8"),
     ({"x": X[0, 0]}, ValueError, "x", "(6, 5)"),
     ({"stride": 0}, ValueError, "stride", "0"),
     ({"groups": 4}, ValueError, "groups", "4"),
@@ -241,7 +242,9 @@ def test_out_must_not_overlap():
         grad.conv2d_weight(x, out.shape, G, out=out)
 
 
-@pytest.mark.parametrize(("value", "layout", "words"), [(G, "NLC", "3 axes"), (G, "HWC", "layout"), (G.astype(bool), "NCHW", "bool")])
+@pytest.mark.parametrize(("value", "layout", "words"),
+    [(G, "NLC", "3 axes"), (G, "HWC", "layout"), (G.astype(bool), "NCHW", "bool"), (G.astype(np.int8), "NCHW", "int8")],
+)
 def test_mistakes_of_the_bias(value, layout, words):
     with pytest.raises((TypeError, ValueError), match=words):
         grad.conv_bias(value, layout=layout)

@@ -400,14 +400,15 @@ def conv_bias(grad_output: npt.ArrayLike, *, layout: str = "NCHW") -> Array:
     array([32., 32., 32.], dtype=float32)
     """
     grad = arguments.array("grad_output", grad_output)
+    dtype = arguments.result_dtype(grad.dtype, names="grad_output")
     arguments.choice("layout", layout, {name: None for names in arguments.LAYOUTS.values() for name in names})
     if grad.ndim != len(layout):
         raise ValueError(f"grad_output: shape {grad.shape} must have the {len(layout)} axes of layout {layout}")
     # One axis at a time: a sum of sums errs less than one long chain.
     sums = grad if layout.endswith("C") else grad.reshape(*grad.shape[:2], math.prod(grad.shape[2:]))
     axis = -2 if layout.endswith("C") else -1
-    sums = sums.sum(axis=axis, dtype=NUMPY_DTYPES[arguments.COMPUTE_DTYPES[grad.dtype.name]])
+    sums = sums.sum(axis=axis, dtype=NUMPY_DTYPES[arguments.COMPUTE_DTYPES[dtype.name]])
     while sums.ndim > 2:
         sums = sums.sum(axis=axis)
-    result: Array = sums.sum(axis=0).astype(grad.dtype.newbyteorder("="), copy=False)
+    result: Array = sums.sum(axis=0).astype(dtype, copy=False)
     return result

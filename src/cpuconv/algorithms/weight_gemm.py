@@ -7,15 +7,12 @@ order; neither depends on the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.cpu import Cpu
-from cpuconv.plan import Array, Cost, Quantization, Rejection
-from cpuconv.problem import Axis, Problem
+from cpuconv.plan import Cost, Rejection
+from cpuconv.problem import Problem
 
 # Pixels of a block, and channels of a task, of either kind: both blocks and the accumulators fit in L2, and those are visited once for so many
 # products. What packing costs grows with 1 / channels, and where there is one tap only it is not shared.
@@ -23,29 +20,6 @@ PIXELS, CHANNELS = 224, 128
 PIXELS_OF_1X1, CHANNELS_OF_1X1 = 160, 256
 TASKS = 8  # wanted, so that a few threads end together
 LINE = 64  # bytes
-
-
-class Blocking(NamedTuple):
-    """Of conv_blocking: pixels of a block; channels of a task, of either kind; chunks of the sum."""
-
-    block: int
-    channels: int
-    chunks: int
-
-
-@dataclass(frozen=True)
-class WeightPlan:
-    problem: Problem
-    cost: Cost
-    gradient: core.WeightGradient = field(repr=False)
-    weight_format: Hashable = "as it is"
-    strided: bool = True
-
-    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
-        return weight
-
-    def run(self, x: Array, packed: Array, residual: Array | None, out: Array, threads: int) -> None:
-        self.gradient.run(x, packed, out, threads)
 
 
 class WeightGemm:
@@ -61,13 +35,13 @@ class WeightGemm:
         columns = core.packed_columns(cpu.isa, p.dtype, p.ocg)
         return math.ceil(p.icg / channels), math.ceil(columns / channels)
 
-    def blocking(self, p: Problem, cpu: Cpu) -> Blocking:
+    def blocking(self, p: Problem, cpu: Cpu) -> native.WeightBlocking:
         taps = math.prod(a.kernel for a in p.axes)
         pixels, channels = (PIXELS, CHANNELS) if taps > 1 else (PIXELS_OF_1X1, CHANNELS_OF_1X1)
         while channels > 32 and channels**2 * taps * p.itemsize > cpu.l2:  # the accumulators stay in L2
             channels //= 2
         tasks = p.groups * math.prod(self._tasks(p, cpu, channels))
-        return Blocking(pixels, channels, max(1, min(math.ceil(p.k / pixels), math.ceil(TASKS / tasks))))
+        return native.WeightBlocking(pixels, channels, max(1, min(math.ceil(p.k / pixels), math.ceil(TASKS / tasks))))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, b = problem, self.blocking(problem, cpu)
@@ -86,14 +60,8 @@ class WeightGemm:
         blocks = b.block * p.itemsize * (min(p.icg, b.channels) * halo + min(columns, b.channels))
         traffic = weight * b.chunks + (math.prod(p.x_shape) + math.prod(p.y_shape)) * p.itemsize
         seconds = 2e-6 + max(compute, traffic / cpu.bandwidth(traffic)) + weight * b.chunks / 4e9
-        unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
-        chains = min(p.k, b.block), p.k / b.block / b.chunks, b.chunks
-        error = unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
+        error = native.chained_error(p, min(p.k, b.block), p.k / b.block / b.chunks, b.chunks)
         return Cost(seconds, int(accumulators + blocks) + (b.chunks - 1) * weight, 0, error)
 
-    def build(self, problem: Problem, cpu: Cpu) -> WeightPlan:
-        p = problem
-        a = p.depth or Axis(1, 1)
-        depth = (a.size, a.out, a.kernel, a.stride, a.before, a.dilation)
-        gradient = core.WeightGradient(cpu.isa, p.dtype, native.geometry(p), depth, self.blocking(p, cpu))
-        return WeightPlan(p, self.estimate(p, cpu), gradient)
+    def build(self, problem: Problem, cpu: Cpu) -> native.WeightPlan:
+        return native.weight_plan(problem, cpu, self.estimate(problem, cpu), self.blocking(problem, cpu), depthwise=False)

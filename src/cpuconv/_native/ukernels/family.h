@@ -18,6 +18,7 @@
 #include "winograd.h"
 #include "depthwise_planes.h"
 #include "depthwise.h"
+#include "weight_depthwise.h"
 #include "involution.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
@@ -35,6 +36,7 @@ static const conv_family FN(FAMILY) = {
     .depthwise = FN(depthwise),
     .involution = FN(involution),
     .weight_gemm = FN(weight_gemm),
+    .weight_depthwise = FN(weight_depthwise),
     .im2col = FN(im2col),
 };
 #undef NV_MAX
