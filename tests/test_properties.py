@@ -104,6 +104,55 @@ def test_it_is_linear(problem):
     np.testing.assert_array_equal(total, sum(conv2d(problem, arrays._replace(x=x), accuracy="strict") for x in (arrays.x, other)))
 
 
+@given(problems(PLAIN), st.sampled_from([2.0**k for k in (-140, -60, 0, 60)]))
+def test_any_range_keeps_the_bound(problem, scale):
+    """Tiny, denormal and large data too, under the rigorous bound of plain summation."""
+    arrays = normal(problem)
+    x = arrays.x * arrays.x.dtype.type(scale)
+    arrays = arrays._replace(x=x)
+    expected, sizes = (linear(problem, Arrays(a, w, None, None)) for a, w in ((x, arrays.weight), (abs(x), abs(arrays.weight))))
+    info = np.finfo(x.dtype)
+    assert (abs(conv2d(problem, arrays, accuracy="strict") - expected) <= problem.k * (info.eps * sizes + info.smallest_subnormal)).all()
+
+
+@given(problems(PLAIN), st.sampled_from([np.nan, np.inf, -np.inf]), st.randoms(use_true_random=False))
+def test_strict_keeps_poison_in_its_receptive_field(problem, poison, random):
+    assume(problem.n)
+    x = integers(problem).x.copy()
+    x[tuple(random.randrange(size) for size in x.shape)] = poison
+    weight = np.where(integers(problem).weight, integers(problem).weight, 1).astype(x.dtype)  # no zero, whose product with infinity is NaN
+    arrays = Arrays(x, weight, None, None)
+    np.testing.assert_array_equal(conv2d(problem, arrays, accuracy="strict"), linear(problem, arrays))
+
+
+@given(problems(), st.integers(2, 5), st.booleans())
+def test_out_threads_and_batch_change_no_bit(problem, threads, strict):
+    arrays, given = normal(problem), options(problem) | {"accuracy": "strict" if strict else None}
+    with cpuconv.threads(1):
+        y = conv2d(problem, arrays, **given)
+    out = np.full_like(y, np.nan)
+    with cpuconv.threads(threads):
+        assert conv2d(problem, arrays, out=out, **given) is out
+    np.testing.assert_array_equal(out, y)
+    for i in range(problem.n):
+        residual = None if arrays.residual is None else arrays.residual[i : i + 1]
+        image = conv2d(replace(problem, n=1), arrays._replace(x=arrays.x[i : i + 1], residual=residual), **given)
+        np.testing.assert_array_equal(image, y[i : i + 1])
+
+
+@given(problems(PLAIN))
+def test_the_input_gradient_is_the_adjoint(problem):
+    """<conv(x), g> = <x, gradient(g)>, exactly for integers."""
+    x, weight, *_ = arrays = integers(problem)
+    (top, bottom, left, right), layout = problem.padding, problem.layout.upper()
+    g = np.resize(np.arange(-3.0, 4.0, dtype=x.dtype), problem.y_shape)
+    back = cpuconv.grad.conv2d_input(
+        x.shape, weight, g, problem.stride, ((top, bottom), (left, right)), problem.dilation, problem.groups, layout=layout, accuracy="strict"
+    )
+    y = conv2d(problem, arrays, accuracy="strict")
+    assert np.vdot(y.astype(np.float64), g) == np.vdot(x.astype(np.float64), back)
+
+
 @given(problems())
 def test_specs_are_read_back(problem):
     assert Problem.parse(str(problem)) == problem

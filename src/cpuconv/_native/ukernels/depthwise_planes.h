@@ -62,7 +62,7 @@ INLINE void FN(plane_block)(const int kh, const int kw, const int s, const int p
     UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++) acc[r] = SPLAT(w[kh * kw]);
     UNROLL for (int i = 0; i < (FN(PLANE_ROWS) - 1) * s + kh; i++) {
         VEC tap[FN(PLANE_TAPS)];
-        FN(row_taps)(kw, s, paired, rows[i] + c->from, rows[i + FN(PLANE_ROWS) * s] + c->from, c, tap);
+        FN(row_taps)(kw, s, paired, rows[i] + c->from, paired ? rows[i + FN(PLANE_ROWS) * s] + c->from : NULL, c, tap);
         UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++)
             if (i >= r * s && i - r * s < kh) UNROLL for (int k = 0; k < kw; k++) acc[r] += tap[k] * w[(i - r * s) * kw + k];
     }
