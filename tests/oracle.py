@@ -13,11 +13,13 @@ from cpuconv.algorithms import ALGORITHMS
 from cpuconv.cpu import available_isas, detect, with_isa
 from cpuconv.plan import NUMPY_DTYPES
 from cpuconv.problem import Epilogue
+from shapes import PROBLEMS
 
 INTEGER_CPUS = [with_isa(detect(), isa) for isa in available_isas()]
 CPUS = [cpu for cpu in INTEGER_CPUS if cpu.isa_row.level is None]
 """Those with floating kernels of their own."""
-FLOATING = [a for a in ALGORITHMS if not a.name.startswith("int8")]
+FLOATING = [a for a in ALGORITHMS if any(not a.supports(p, CPUS[-1]) for p in PROBLEMS)]
+"""Those that do forward convolutions of floating numbers."""
 SLOPES = {"clip": 1, "leaky_relu": 1, "sigmoid": 0.25, "tanh": 1, "silu": 1.1, "hardsigmoid": 1 / 6, "hardswish": 1.5, "gelu": 1.13}
 """The steepest slope of each activation: what it may make of an error before it."""
 

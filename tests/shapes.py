@@ -184,3 +184,12 @@ FORMS = [
     Problem.parse("n1_ic4_ih9_iw12_oc6_kh3_kw3_s2_p0x-1x1x-3_d1_g1_f32_nchw_input"),
 ]
 """What is not a forward convolution in two dimensions."""
+LONG_SUMS = _problems("""
+n3_ic5_ih40_iw37_oc9_kh3_kw3_s1_p1_d1_g1
+n1_ic2_ih3_iw700_oc3_kh3_kw5_s1_p1x2_d1_g1
+n40_ic18_ih5_iw5_oc20_kh3_kw3_s2_p1_d1_g1
+n2_ic150_ih8_iw9_oc270_kh1_kw1_s1_p0_d1_g1
+n2_ic3_ih61_iw50_oc70_kh7_kw7_s2_p3_d1_g1
+n3_ic33_ih20_iw21_oc33_kh3_kw3_s1_p1_d1_g33
+""")
+"""Problems whose weight gradient is summed in pieces: of some rows, of parts of a row, in chunks that are added up."""

@@ -26,7 +26,7 @@ from oracle import (
     view,
     with_epilogue,
 )
-from shapes import FEW, PROBLEMS, both_layouts, with_dtype
+from shapes import FEW, FORMS, PROBLEMS, both_layouts, with_dtype
 
 ALL = both_layouts(PROBLEMS)
 HERE = CPUS[-1:]
@@ -45,7 +45,7 @@ def each(problems, cpus=CPUS, plain=None):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_is_exercised(algorithm, layout):
     """An algorithm that rejected every problem would pass all the tests below."""
-    assert [p for p in PROBLEMS if not algorithm.supports(replace(p, layout=layout), CPUS[-1])]
+    assert [p for p in PROBLEMS + FORMS if not algorithm.supports(replace(p, layout=layout), CPUS[-1])]
 
 
 @pytest.mark.parametrize("problem", with_dtype(ALL, "f32", "f64"), ids=str)

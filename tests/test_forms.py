@@ -1,12 +1,13 @@
 """The contract of `test_contract` for what is made of 2-D pieces: every algorithm x problem x pass, both ways to join the phases."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import cpuconv
-from cpuconv import Problem, grad, planner, reference
+from cpuconv import Problem, grad, planner, reference, tuning
 from cpuconv.planner import Budget
 from cpuconv.problem import Activation
 from oracle import CPUS, case_id, check_normal, integers, normal, run, tolerance, with_epilogue
@@ -70,10 +71,12 @@ def test_integers_are_exact(algorithm, problem, cpu):
 
 
 @each([replace(with_epilogue(p, RELU), n=3) for p in ALL], ["auto"])
-def test_threads_and_batch_do_not_change_the_bits(algorithm, problem, cpu):
+def test_threads_and_batch_do_not_change_the_bits(algorithm, problem, cpu, monkeypatch):
+    monkeypatch.setattr(sys.modules["cpuconv.threads"], "SECONDS_A_THREAD", 1e-9)  # or pieces as small as these would take one thread each
     plan, arrays = algorithm.build(problem, cpu), normal(problem)
     together, one = run(plan, arrays), algorithm.build(problem.per_image, cpu)
-    np.testing.assert_array_equal(run(plan, arrays, 3), together)
+    with cpuconv.threads(3):
+        np.testing.assert_array_equal(run(plan, arrays, 3), together)
     for i in range(problem.n):
         image = arrays._replace(x=arrays.x[i : i + 1], residual=arrays.residual[i : i + 1])
         np.testing.assert_array_equal(run(one, image), together[i : i + 1])
@@ -157,7 +160,7 @@ def test_a_transposed_convolution_of_stride_1_may_be_winograd(name):
 
 def test_explain_lists_the_pieces():
     text = cpuconv.ConvTranspose2d(np.ones((8, 5, 3, 3), np.float32), stride=2).explain((3, 8, 10, 10))
-    table, pieces = text.split(", one after the other:\n")
+    table, pieces = text.split("made of these, one after the other:\n")
     assert sum(row.startswith("*") for row in table.splitlines()) == 1
     for name in (*cpuconv.algorithms(), "pieces", "joined"):
         assert sum(name in row.split()[:2] for row in table.splitlines()) >= 1
@@ -187,9 +190,10 @@ def test_strict_joins_no_phases():
     assert planner.choose(problem, Budget(accuracy="strict"), CPUS[-1]).algorithm.name == "pieces"
 
 
-def test_tuning_times_the_pieces_and_the_ways(wisdom_directory):
+def test_tuning_times_the_pieces_and_the_ways(wisdom_directory, monkeypatch):
+    monkeypatch.setattr(tuning, "ENOUGH", 0.01)
     spec = "n2_ic3_ih8_iw8_oc4_kh2_kw2_s2_p0_d1_g1_f32_nchw_input"
-    tuned = cpuconv.tune(spec, time_limit=0.3)
+    tuned = cpuconv.tune(spec, time_limit=60)
     assert tuned[spec].algorithm in ("pieces", "joined")
     known = cpuconv.wisdom.entries()
     assert len(known) > 1 and all(m.seconds > 0 for times in known.values() for m in times.values())

@@ -54,7 +54,7 @@ def fenced(value: np.ndarray | None, at_end: bool) -> np.ndarray | None:
 
 def fenced_view(value: np.ndarray, layout: str, at_end: bool) -> np.ndarray:
     """Every second row and pixel, with room for two channels more, of memory that begins with the first element and ends with the last."""
-    _, c, h, w = value.shape if layout == "nchw" else (value.shape[0], value.shape[3], *value.shape[1:3])
+    c, h, w = value.shape[1:] if layout == "nchw" else (value.shape[3], *value.shape[1:3])
     row, plane = 2 * w + 3, (2 * h + 1) * (2 * w + 3)
     strides = ((c + 2) * plane, plane, 2 * row, 2) if layout == "nchw" else ((c + 2) * plane, 2 * row * (c + 2), 2 * (c + 2), 1)
     size = 1 + sum((length - 1) * stride for length, stride in zip(value.shape, strides, strict=True))

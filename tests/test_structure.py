@@ -50,11 +50,11 @@ MAY_IMPORT = {
     "tuning": {"layer", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
     "functional": {"layer", "options", "arguments", "plan", "problem", *LEAVES},
     "quantized": {"layer", "options", "arguments", "plan", *LEAVES},
-    "grad": {"functional", "options", "arguments", "plan", *LEAVES},
     "receptive": {"layer", "options", "arguments", *LEAVES},
     "stencils": {"functional", "arguments", "plan", *LEAVES},
     "involution": {"algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "separable": {"layer", "layers", "algorithms", "_native", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
+    "grad": {"functional", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
     "config": {"cpu", "threads", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything

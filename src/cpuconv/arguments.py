@@ -70,10 +70,10 @@ def strong_dtype(value: Any, as_array: Array | None) -> np.dtype[Any] | None:
     return None if as_array is None or isinstance(value, list | tuple) else as_array.dtype
 
 
-def result_dtype(*dtypes: np.dtype[Any] | None) -> np.dtype[Any]:
+def result_dtype(*dtypes: np.dtype[Any] | None, names: str = "x, weight, bias, residual") -> np.dtype[Any]:
     """NumPy's promotion."""
     given = [d for d in dtypes if d is not None]
-    names = f"x, weight, bias, residual: dtypes {', '.join(map(str, given))}"
+    names = f"{names}: dtypes {', '.join(map(str, given))}"
     try:
         result = np.result_type(*given).newbyteorder("=")
     except TypeError as e:

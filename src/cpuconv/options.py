@@ -35,7 +35,8 @@ class Options:
 
     @property
     def layout_name(self) -> str:
-        return next(name for name, layout in arguments.LAYOUTS[self.rank].items() if layout == self.layout)
+        first, last = arguments.LAYOUTS[self.rank]
+        return first if self.layout == "nchw" else last
 
     def out_channels(self, weight_shape: tuple[int, ...]) -> int:
         return weight_shape[0 if self.layout == "nchw" else -1]

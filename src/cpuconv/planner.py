@@ -280,16 +280,15 @@ def explain_table(problem: Problem, budget: Budget) -> str:
     for *figures, reason in rows:
         cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(figures, width, strict=True))]
         lines.append("  ".join([*cells, reason]).rstrip())
-    return "\n".join([*lines, *_explain_pieces(problem, budget, cpu)])
+    if made_of := made_of_pieces(problem, budget, cpu):
+        lines.append("made of these, one after the other:")
+        lines += [f"   {count} x {piece}: {best.algorithm.name}, {best.seconds * piece.n * 1e6:.1f} us" for count, piece, best in made_of]
+    return "\n".join(lines)
 
 
-def _explain_pieces(problem: Problem, budget: Budget, cpu: Cpu) -> list[str]:
-    """The 2-D problems that the choice is made of, and the choice for each."""
+def made_of_pieces(problem: Problem, budget: Budget, cpu: Cpu) -> list[tuple[int, Problem, Candidate]]:
+    """How often which 2-D problem comes in the choice, and the choice for that; empty where the choice is no composite."""
     chosen = candidates(problem, budget, cpu)[0]
     if chosen.rejection or not isinstance(chosen.algorithm, composite.Pieces):
         return []
-    lines = []
-    for piece, count in Counter(chosen.algorithm.problems(problem)).items():
-        best = choose(piece, budget, cpu)
-        lines.append(f"   {count} x {piece}: {best.algorithm.name}, {best.seconds * piece.n * 1e6:.1f} us")
-    return [f"{chosen.algorithm.name}, one after the other:", *lines]
+    return [(count, piece, choose(piece, budget, cpu)) for piece, count in Counter(chosen.algorithm.problems(problem)).items()]

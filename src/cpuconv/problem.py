@@ -269,12 +269,12 @@ class Problem:
 
     def check(self) -> None:
         """Raise ValueError where the sizes contradict each other (the messages name conv2d's arguments)."""
+        if self.groups < 1:
+            raise ValueError(f"groups: {self.groups} must be at least 1")
         for name, a in zip(("depth", "height", "width")[-len(self.axes) :], self.axes, strict=True):
             if min(a.before, a.after) < 0 and self.pass_ != "input":
                 raise ValueError(f"padding: {a.before, a.after} of the {name} must not be negative")
             check_axis(name, a, f"x {self.x_shape}, weight {self.weight_shape}, padding {self.padding}")
-        if self.groups < 1:
-            raise ValueError(f"groups: {self.groups} must be at least 1")
         if self.ic < 1 or self.oc < 1:
             raise ValueError(f"weight: channels must be at least 1, got {self.ic} in and {self.oc} out")
         if self.ic % self.groups or self.oc % self.groups:

@@ -22,8 +22,19 @@ cdef extern from "ukernels/conv.h" nogil:
         void *y
         const void *x_end
         conv_strides xs, ys
+    ctypedef struct conv_axis:
+        long size "in", out, taps, stride, pad, dilation
+    ctypedef struct conv_gradient:
+        const void *x
+        const void *dy
+        void *dw
+        const void *x_end
+        const void *dy_end
+        conv_strides xs, ys
+        conv_axis depth
+        long x_slice, y_slice
     ctypedef struct conv_blocking:
-        long block, channels, kc
+        long block, channels, chunks, kc
         int mh, mw
         double point[3]
     ctypedef struct conv_blas:
@@ -43,6 +54,8 @@ cdef extern from "ukernels/conv.h" nogil:
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
+        int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
     ctypedef struct ukernels:
         conv_family f32, f64
@@ -170,18 +183,19 @@ cdef class Buffer:
         """Of an image array, in elements."""
         cdef conv_strides s
         cdef Py_ssize_t size = self.view.itemsize
-        s.image, s.channel = self.view.strides[0] // size, self.view.strides[3 if nhwc else 1] // size
-        s.row, s.pixel = self.view.strides[1 if nhwc else 2] // size, self.view.strides[2 if nhwc else 3] // size
+        cdef int last = self.view.ndim - 1, width = last - 1 if nhwc else last
+        s.image, s.channel = self.view.strides[0] // size, self.view.strides[last if nhwc else 1] // size
+        s.row, s.pixel = self.view.strides[width - 1] // size, self.view.strides[width] // size
         return s
 
-    cdef conv_strides volume_strides(self, bint ndhwc, long *depth) noexcept:
-        """Of an array of images with depth, in elements."""
-        cdef conv_strides s
-        cdef Py_ssize_t size = self.view.itemsize
-        s.image, s.channel = self.view.strides[0] // size, self.view.strides[4 if ndhwc else 1] // size
-        s.row, s.pixel = self.view.strides[2 if ndhwc else 3] // size, self.view.strides[3 if ndhwc else 4] // size
-        depth[0] = self.view.strides[1 if ndhwc else 2] // size
-        return s
+    cdef long slice(self, bint nhwc) noexcept:
+        """Elements between the slices of a 3-D image array; 0 for a 2-D one."""
+        return self.view.strides[1 if nhwc else 2] // self.view.itemsize if self.view.ndim == 5 else 0
+
+
+cdef int set_geometry(conv_geometry *g, values) except -1:
+    (g.n, g.ic, g.ih, g.iw, g.oc, g.kh, g.kw, g.sh, g.sw, g.pt, g.pl, g.dh, g.dw, g.groups, g.oh, g.ow, g.nhwc) = values
+    return 0
 
 
 cpdef enum:
@@ -210,8 +224,7 @@ cdef class Convolution:
         self.family = find_family(isa, dtype)
         self.f64 = dtype == "f64"
         self.kind = kind
-        (self.g.n, self.g.ic, self.g.ih, self.g.iw, self.g.oc, self.g.kh, self.g.kw, self.g.sh, self.g.sw, self.g.pt, self.g.pl,
-         self.g.dh, self.g.dw, self.g.groups, self.g.oh, self.g.ow, self.g.nhwc) = geometry
+        set_geometry(&self.g, geometry)
         self.act.kind, self.act.a, self.act.b = activation
         self.blocking.block, self.blocking.channels, self.blocking.kc, self.blocking.mh, self.blocking.mw, points = blocking
         for i, point in enumerate(points):
@@ -317,6 +330,8 @@ cdef class Separable:
             status = separable_run(&job, threads)
         if status:
             raise MemoryError("separable convolution: no memory for the workspace of a thread")
+
+
 cdef class Int8Convolution:
     """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight (GEMM), then `run`. Immutable; safe from many threads at once.
 
@@ -331,8 +346,7 @@ cdef class Int8Convolution:
 
     def __init__(self, str isa, int kind, geometry, depth, long rows, signs):
         self.kernels = find_isa(isa).int8
-        (self.q.g.n, self.q.g.ic, self.q.g.ih, self.q.g.iw, self.q.g.oc, self.q.g.kh, self.q.g.kw, self.q.g.sh, self.q.g.sw, self.q.g.pt, self.q.g.pl,
-         self.q.g.dh, self.q.g.dw, self.q.g.groups, self.q.g.oh, self.q.g.ow, self.q.g.nhwc) = geometry
+        set_geometry(&self.q.g, geometry)
         self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
         self.kind, self.rows = kind, rows
         self.x_signed, self.y_signed = signs
@@ -360,7 +374,7 @@ cdef class Int8Convolution:
             return
         t.x, t.weight, t.bias, t.w_zero = bx.pointer(), <const int32_t *>bw.pointer(), <const int32_t *>bb.pointer(), <const int32_t *>bz.pointer()
         t.scale, t.y = <const float *>bs.pointer(), by.pointer()
-        t.xs, t.ys = bx.volume_strides(self.q.g.nhwc, &t.xs_depth), by.volume_strides(self.q.g.nhwc, &t.ys_depth)
+        t.xs, t.ys, t.xs_depth, t.ys_depth = bx.strides(self.q.g.nhwc), by.strides(self.q.g.nhwc), bx.slice(self.q.g.nhwc), by.slice(self.q.g.nhwc)
         t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
         with nogil:
             if self.kind == IMPLICIT_GEMM:
@@ -369,6 +383,41 @@ cdef class Int8Convolution:
                 status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
         if status:
             raise MemoryError("convolution: no memory for the workspace of a thread")
+
+
+cdef class WeightGradient:
+    """The gradient of a weight on one geometry. Immutable; safe from many threads at once.
+
+    geometry: the ints of conv_geometry in order; depth: those of conv_axis; blocking: (block, channels, chunks); depthwise: the kernel for
+    as many groups as channels of either kind, in 2-D.
+    """
+    cdef const conv_family *family
+    cdef conv_geometry g
+    cdef conv_axis depth
+    cdef conv_blocking blocking
+    cdef bint depthwise
+
+    def __init__(self, str isa, str dtype, geometry, depth, blocking, bint depthwise):
+        self.depthwise = depthwise
+        self.family = find_family(isa, dtype)
+        set_geometry(&self.g, geometry)
+        self.depth.size, self.depth.out, self.depth.taps, self.depth.stride, self.depth.pad, self.depth.dilation = depth
+        self.blocking.block, self.blocking.channels, self.blocking.chunks = blocking
+
+    def run(self, x, dy, dw, int threads):
+        """dw is C-contiguous."""
+        cdef Buffer bx = Buffer(x, strided=True), by = Buffer(dy, strided=True), bw = Buffer(dw, True)
+        cdef conv_gradient t
+        cdef int status
+        t.x, t.dy, t.dw, t.x_end, t.dy_end = bx.pointer(), by.pointer(), bw.pointer(), bx.end(), by.end()
+        t.xs, t.ys, t.x_slice, t.y_slice, t.depth = bx.strides(self.g.nhwc), by.strides(self.g.nhwc), bx.slice(self.g.nhwc), by.slice(self.g.nhwc), self.depth
+        with nogil:
+            if self.depthwise:
+                status = self.family.weight_depthwise(&self.g, &self.blocking, &t, threads)
+            else:
+                status = self.family.weight_gemm(&self.g, &self.blocking, &t, threads)
+        if status:
+            raise MemoryError("weight gradient: no memory for the workspace of a thread")
 
 
 def run_tasks(uintptr_t task, uintptr_t context, long tasks, int threads):

@@ -7,7 +7,11 @@ from cpuconv.algorithms.implicit_gemm import ImplicitGemm
 from cpuconv.algorithms.int8_depthwise import Int8Depthwise
 from cpuconv.algorithms.int8_gemm import Int8Gemm
 from cpuconv.algorithms.reference import Reference
+from cpuconv.algorithms.weight_depthwise import WeightDepthwise
+from cpuconv.algorithms.weight_gemm import WeightGemm
 from cpuconv.algorithms.winograd import WINOGRADS
 from cpuconv.plan import Algorithm
 
-ALGORITHMS: tuple[Algorithm, ...] = (ImplicitGemm(), *WINOGRADS, Depthwise(), Im2col(), Direct(), Int8Gemm(), Int8Depthwise(), Reference())
+ALGORITHMS: tuple[Algorithm, ...] = (
+    ImplicitGemm(), *WINOGRADS, Depthwise(), Im2col(), Direct(), Int8Gemm(), Int8Depthwise(), WeightGemm(), WeightDepthwise(), Reference(),
+)  # fmt: skip

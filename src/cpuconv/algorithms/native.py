@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cpuconv._native import core
+from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
-from cpuconv.problem import Activation, Problem
+from cpuconv.problem import Activation, Axis, Problem
 
 
 class Packed(NamedTuple):
@@ -67,6 +68,12 @@ def plain_error(p: Problem) -> float:
     return unit * (8 + 1.5 * math.sqrt(p.k))
 
 
+def chained_error(p: Problem, *chains: float) -> float:
+    """As `plain_error`, of sums of sums of sums ..., by the numbers of their terms."""
+    unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
+    return unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
+
+
 @dataclass(frozen=True)
 class NativePlan:
     """One C `Convolution` and how its weight and bias are packed."""
@@ -101,3 +108,34 @@ class NativePlan:
         self.convolution.run(x, packed.weight, packed.bias, residual, y, threads)
         if y is not out:
             out[...] = y
+
+
+class WeightBlocking(NamedTuple):
+    """Of conv_blocking: pixels of a block; channels of a task, of either kind; chunks of the sum."""
+
+    block: int
+    channels: int
+    chunks: int
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """One C `WeightGradient`, which reads x and y's gradient as they are."""
+
+    problem: Problem
+    cost: Cost
+    gradient: core.WeightGradient = field(repr=False)
+    weight_format: Hashable = "as it is"
+    strided: bool = True
+
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
+        return weight
+
+    def run(self, x: Array, packed: Array, residual: Array | None, out: Array, threads: int) -> None:
+        self.gradient.run(x, packed, out, threads)
+
+
+def weight_plan(p: Problem, cpu: Cpu, cost: Cost, blocking: WeightBlocking, depthwise: bool) -> WeightPlan:
+    a = p.depth or Axis(1, 1)
+    depth = (a.size, a.out, a.kernel, a.stride, a.before, a.dilation)
+    return WeightPlan(p, cost, core.WeightGradient(cpu.isa, p.dtype, geometry(p), depth, blocking, depthwise))

@@ -80,13 +80,14 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
     """Show which algorithm a convolution would get, and why not the others.
 
     SPEC describes the convolution: batch, channels and size of the input, output channels, kernel, stride, padding, dilation,
-    groups, type (f32, f64) and layout (nchw, nhwc), as in
+    groups, type (f32, f64) and layout (nchw, nhwc), and for gradients the pass (input, weight), as in
 
     \b
       cpuconv explain n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw
     """
     machine = cpu.detect()
-    rows = planner.candidates(problem, Budget(algorithm, accuracy, workspace_limit), machine)
+    budget = Budget(algorithm, accuracy, workspace_limit)
+    rows = planner.candidates(problem, budget, machine)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in ("", "algorithm", "predicted", "measured", "workspace", "packed weight", "error"):
         table.add_column(title, justify="right" if title not in ("", "algorithm") else "left", no_wrap=True)
@@ -98,6 +99,9 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
             measured = specs.microseconds(row.measured * problem.n) if row.measured else "-"
             figures = (specs.microseconds(cost.seconds), measured, _bytes(cost.workspace), _bytes(cost.packed), f"{cost.error:.1e}")
             table.add_row("●" if chosen else "", row.algorithm.name, *figures, style=style)
+    made_of = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for count, piece, best in planner.made_of_pieces(problem, budget, machine):
+        made_of.add_row(f"  {count} x", str(piece), best.algorithm.name, specs.microseconds(best.seconds * piece.n))
     reasons = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
         if row.rejection:
@@ -109,6 +113,9 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
     console.print(table)
     console.print("● chosen" if not rows[0].rejection else "No algorithm fits.", style="green" if not rows[0].rejection else "bold red")
     console.print("Times are for one thread (\"cpuconv tune\" measures them), workspace for each thread, error relative to max|y|.", style="dim")
+    if made_of.row_count:
+        console.print("\nMade of these, one after the other:")
+        console.print(made_of)
     if reasons.row_count:
         console.print("\nNot taken:")
         console.print(reasons)

@@ -27,7 +27,7 @@ enum {
     PLANE_TASK = 4096, /* outputs of a task of planes, at least */
 };
 
-/* A run of the summation: `length` consecutive elements of each row of A from offset a, against rows b, b+1, ... of B. */
+/* A run of the summation: `length` elements of each row of A from offset a on, a step apart, against rows b, b+1, ... of B. */
 typedef struct {
     long a, b, length;
 } segment;

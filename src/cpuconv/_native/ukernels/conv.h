@@ -29,6 +29,21 @@ typedef struct {
     conv_strides xs, ys; /* of x; of y and residual */
 } conv_tensors;
 
+/* One spatial axis. */
+typedef struct {
+    long in, out, taps, stride, pad, dilation;
+} conv_axis;
+
+/* A weight's gradient: contiguous, HWIO or OIHW, of x and the gradient of y. 3-D: depth, and elements between slices; 2-D is of depth 1. */
+typedef struct {
+    const void *x, *dy;
+    void *dw;
+    const void *x_end, *dy_end; /* nothing from here on is read */
+    conv_strides xs, ys;
+    conv_axis depth;
+    long x_slice, y_slice;
+} conv_gradient;
+
 /* cblas_sgemm or cblas_dgemm of a BLAS with 32-bit ints that was set to one thread. */
 typedef struct {
     const void *gemm;
@@ -36,7 +51,8 @@ typedef struct {
 
 typedef struct {
     long block;    /* pixels, tiles or output rows that one task takes */
-    long channels; /* input channels of a strip (implicit GEMM, NCHW) */
+    long channels; /* input channels of a strip (implicit GEMM, NCHW); channels of a task, of either kind (weight gradients) */
+    long chunks;   /* pieces of the sum that are computed apart (weight gradients) */
     long kc;       /* longest piece of the summation between two visits of the output */
     int mh, mw; /* Winograd: output tile per axis */
     double point[3]; /* Winograd: interpolates at 0, +-point[i] and infinity */
@@ -57,6 +73,8 @@ typedef struct {
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
+    int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
 } conv_family;
 

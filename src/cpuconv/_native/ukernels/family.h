@@ -12,11 +12,13 @@
 #include "columns.h"
 #include "implicit_gemm.h"
 #include "im2col.h"
+#include "weight_gemm.h"
 #include "winograd_transforms.h"
 #include "winograd_pack.h"
 #include "winograd.h"
 #include "depthwise_planes.h"
 #include "depthwise.h"
+#include "weight_depthwise.h"
 #include "involution.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
@@ -33,6 +35,8 @@ static const conv_family FN(FAMILY) = {
     .depthwise_by_planes = FN(depthwise_by_planes),
     .depthwise = FN(depthwise),
     .involution = FN(involution),
+    .weight_gemm = FN(weight_gemm),
+    .weight_depthwise = FN(weight_depthwise),
     .im2col = FN(im2col),
 };
 #undef NV_MAX

@@ -5,7 +5,7 @@ typedef struct {
     T *c;
     const T *bias_n, *bias_m;        /* along columns, along rows; at most one, or both NULL */
     const segment *segments;
-    long count, ldb;                 /* ldb: between rows of B */
+    long count, ldb, step;           /* between rows of B; between columns of A */
     int clip;
     T low, high;
 } FN(tile);

@@ -3,7 +3,7 @@
    is read in place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
 INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *aoff, const long *coff, const long *zoff, const long valid) {
-    const long nr = nv * UVL, ldb = t->ldb;
+    const long nr = nv * UVL, ldb = t->ldb, step = t->step;
     UVEC acc[8][4];
     const T *a[8];
     T edge[8 * 4 * UVL];
@@ -16,7 +16,7 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t, const long *
     if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
     for (const segment *run = t->segments, *last = run + t->count; run < last; run++) {
         const T *b = t->b + run->b * ldb;
-        for (long k = run->a, end = k + run->length; k < end; k++, b += ldb) {
+        for (long k = run->a, end = k + run->length * step; k < end; k += step, b += ldb) {
             UVEC bv[4];
             UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
             UNROLL for (int i = 0; i < mr; i++) {

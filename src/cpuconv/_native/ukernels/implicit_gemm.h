@@ -134,7 +134,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
         }
 
     const long passes = MAX(1, ceil_div(total, job->blocking->kc));
-    FN(tile) t = {.a = view->x, .segments = piece};
+    FN(tile) t = {.a = view->x, .segments = piece, .step = 1};
     long pixel = 0;
     for (long i = first; i < last; i++) {
         const FN(panel) p = FN(panel_at)(ocg, i);
@@ -296,7 +296,7 @@ static int FN(channel_task)(void *context, long index) {
                     for (long e = p.valid; e < p.nr; e++) to[e] = 0;
                 }
             }
-            FN(tile) t = {.segments = &all, .count = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
+            FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
                           .ldb = in_place ? in->xs.channel : p.nr};
             if (pass == passes - 1) FN(set_clip)(&t, job->act);
             for (long o = 0; o < rows; o += GROUP) {

@@ -50,7 +50,7 @@ static int int8_channel_task(void *context, long index) {
     }
     for (long o = first; o < last; o += GROUP) {
         const long height = MIN(GROUP, last - o), y = at + (group * ocg + o) * t->ys.channel;
-        p32_tile tile = {.segments = &all, .count = 1, .b = b, .ldb = p.nr, .a = t->weight + (group * ocg + o) * k, .bias_m = t->bias + group * padded + o};
+        p32_tile tile = {.segments = &all, .count = 1, .step = 1, .b = b, .ldb = p.nr, .a = t->weight + (group * ocg + o) * k, .bias_m = t->bias + group * padded + o};
         tile.c = t->scale ? c : (int32_t *)t->y + y;
         p32_gemm_rows(&tile, &p, height, aoff, coff, coff);
         for (long i = 0; t->w_zero && i < height; i++)

@@ -13,21 +13,24 @@ static int32_t tap_ones(const conv_geometry *g, long j) {
 
 /* One input row of VL channels: to[t] has columns t - (DOT_LENGTH - 1) dw to t, in steps of dw, for t in [0, columns); NULL for a row of padding. */
 static void row_to_tap_lanes(const conv_geometry *g, const int8_reading how, const uint8_t *pad, const uint8_t *row, long step, long channels, long columns, VEC *to) {
+    typedef uint32_t u32x __attribute__((vector_size(VB)));
+    uint8_t some[VL] = {0};
     for (long t = 0; t < columns; t++) {
         const long ix = t - g->pl;
         const uint8_t *at = row && ix >= 0 && ix < g->iw ? row + ix * step : pad;
-        u8x bytes = {0};
-        if (channels == VL) __builtin_memcpy(&bytes, at, sizeof bytes);
-        else
-            for (long c = 0; c < channels; c++) bytes[c] = at[c];
+        if (channels < VL) {
+            for (long c = 0; c < channels; c++) some[c] = at[c];
+            at = some;
+        }
+        u8x bytes;
+        __builtin_memcpy(&bytes, at, sizeof bytes);
         const VEC e = (__builtin_convertvector(bytes ^ how.flip, VEC) - how.zero) << (32 - ELEMENT_BITS);
-        typedef uint32_t u32x __attribute__((vector_size(VB)));
         to[t] = t < g->dw ? e : e | (VEC)((u32x)to[t - g->dw] >> ELEMENT_BITS);
     }
 }
 
-/* `some` <= 4 outputs of a row; x: their first lane, in rows `row` apart. */
-INLINE void dot_pixels(const conv_geometry *g, const int8_tensors *t, const VEC *x, long row, long c, long padded, const int some, VEC *acc) {
+/* `some` <= 4 outputs of a row, `channels` of them from c on; x: their first lane, in rows `row` apart; at: of the first in y. */
+INLINE void dot_pixels(const conv_geometry *g, const int8_tensors *t, const int8_range range, const VEC *x, long row, long c, long channels, long padded, const int some, long at_y) {
     const long lanes = tap_lanes(g);
     VEC sum[4], y[4];
     UNROLL for (int i = 0; i < some; i++) sum[i] = (VEC){0}, y[i] = LOAD(t->bias + c);
@@ -39,7 +42,12 @@ INLINE void dot_pixels(const conv_geometry *g, const int8_tensors *t, const VEC 
             if (t->w_zero) UNROLL for (int i = 0; i < some; i++) sum[i] = dot(sum[i], at[i * g->sw], SPLAT(tap_ones(g, j)));
         }
     if (t->w_zero) UNROLL for (int i = 0; i < some; i++) y[i] -= sum[i] * LOAD(t->w_zero + c);
-    UNROLL for (int i = 0; i < some; i++) acc[i] = y[i];
+    UNROLL for (int i = 0; i < some; i++) {
+        const long to = at_y + i * t->ys.pixel;
+        if (t->scale) store_bytes((uint8_t *)t->y + to, requantized(range, y[i], *(const f32xu *)(t->scale + c)), channels);
+        else if (channels == VL) STORE((int32_t *)t->y + to, y[i]);
+        else i32_store_part((int32_t *)t->y + to, y[i], channels);
+    }
 }
 
 typedef struct {
@@ -73,16 +81,10 @@ static int int8_depthwise_task(void *context, long index) {
             for (long x = 0; x < g->ow; x += 4) {
                 const VEC *at = lanes + (y - oy0) * g->sh * columns + x * g->sw + (DOT_LENGTH - 1) * g->dw;
                 const long some = MIN(4, g->ow - x);
-                VEC acc[4];
-                if (some == 4) dot_pixels(g, t, at, columns, c, padded, 4, acc);
+                const long to = image * t->ys.image + y * t->ys.row + x * t->ys.pixel + c;
+                if (some == 4) dot_pixels(g, t, range, at, columns, c, channels, padded, 4, to);
                 else
-                    for (long i = 0; i < some; i++) dot_pixels(g, t, at + i * g->sw, columns, c, padded, 1, acc + i);
-                for (long i = 0; i < some; i++) {
-                    const long to = image * t->ys.image + y * t->ys.row + (x + i) * t->ys.pixel + c;
-                    if (t->scale) store_bytes((uint8_t *)t->y + to, requantized(range, acc[i], *(const f32xu *)(t->scale + c)), channels);
-                    else if (channels == VL) STORE((int32_t *)t->y + to, acc[i]);
-                    else i32_store_part((int32_t *)t->y + to, acc[i], channels);
-                }
+                    for (long i = 0; i < some; i++) dot_pixels(g, t, range, at + i * g->sw, columns, c, channels, padded, 1, to + i * t->ys.pixel);
             }
     }
     return 0;
@@ -111,7 +113,11 @@ static int int8_depthwise_plane_task(void *context, long index) {
             const long last = MIN(g->iw, phase * g->sw - g->pl);
             if (g->sw == 1 && t->xs.pixel == 1) memcpy(phases + g->pl, row, (size_t)MAX(0, last));
             else
-                for (long x = 0; x < last; x++) phases[(x + g->pl) % g->sw * phase + (x + g->pl) / g->sw] = row[x * t->xs.pixel];
+                for (long f = 0; f < g->sw; f++) {
+                    uint8_t *to = phases + f * phase;
+                    const long first = g->pl > f ? ceil_div(g->pl - f, g->sw) : 0; /* of the phase, in the image */
+                    for (long i = first, from = first * g->sw + f - g->pl; from < last; i++, from += g->sw) to[i] = row[from * t->xs.pixel];
+                }
         }
         for (long j = 0; j < count; j++) {
             const uint8_t *at[DOT_LENGTH];

@@ -56,6 +56,15 @@ INLINE VEC FN(choose)(VEC a, VEC b, FN(mask) lanes) {
 #endif
 }
 
+INLINE VEC FN(gather)(const T *from, long step, long n) {
+    T v[VL] = {0};
+    for (long i = 0; i < n; i++) v[i] = from[i * step];
+    return LOAD(v);
+}
+INLINE void FN(scatter)(T *to, long step, VEC v, long n) {
+    for (long i = 0; i < n; i++) to[i * step] = v[i];
+}
+
 /* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has `stride` elements a pixel. Whole vectors are written:
    what lies beyond the channels is overwritten, up to VL past the last pixel. Whole vectors are read past the last pixel, but never
    at or past `end`, the end of the array. */
@@ -63,6 +72,10 @@ static void FN(planes_to_pixels)(const T *from, long plane, long channels, long 
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
         VEC r[VL], part[VL]; /* r stays in registers only if never indexed by a variable */
+        if (n <= VL / 8) { /* too few for a transpose to pay */
+            for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, FN(gather)(from + p + i, plane, channels));
+            continue;
+        }
         if (channels == VL && end - (from + (VL - 1) * plane + p) >= VL)
             UNROLL for (int c = 0; c < VL; c++) r[c] = LOAD(from + c * plane + p);
         else {
@@ -98,30 +111,32 @@ static void FN(image_to_pixels)(const T *from, long plane, long channels, long p
     for (long c = 0; c < whole; c += VL) FN(planes_to_pixels)(from + c * plane, plane, VL, pixels, end, to + c, channels);
 }
 
-/* A band of rows of the image `from`, as image_to_pixels with `stride` elements a pixel of `to` (channels, or VL for at most so many). */
+/* to[p][c] = from[p][c] where channels lie side by side; what lies beyond them in `to` becomes 0. */
+INLINE void FN(pixels_to_pixels)(const T *restrict from, long step, long channels, long pixels, T *restrict to, long stride) {
+    for (long p = 0; p < pixels; p++, from += step, to += stride) {
+        FN(copy)(to, from, channels);
+        FN(zero)(to + channels, stride - channels);
+    }
+}
+
+/* A band of rows of the image `from` to [rows][columns][stride], stride being `channels` or (planes) any number >= VL. What lies
+   beyond the channels in their last vector becomes 0; planes are written and read beyond as planes_to_pixels says. */
 static void FN(band_to_pixels)(const T *from, const conv_strides *s, long channels, long rows, long columns, const T *end, T *to, long stride) {
-    if (s->pixel == 1 && (s->row == columns || rows == 1)) {
+    if (s->row == columns * s->pixel || rows == 1) {
         columns *= rows;
         rows = 1;
     }
     for (long y = 0; y < rows; y++, from += s->row, to += columns * stride) {
-        if (s->pixel != 1) {
+        if (s->channel == 1) FN(pixels_to_pixels)(from, s->pixel, channels, columns, to, stride);
+        else if (s->pixel != 1) {
             for (long p = 0; p < columns; p++) {
                 for (long c = 0; c < channels; c++) to[p * stride + c] = from[c * s->channel + p * s->pixel];
                 for (long c = channels; c < stride; c++) to[p * stride + c] = 0;
             }
         } else if (stride == channels) FN(image_to_pixels)(from, s->channel, channels, columns, end, to);
-        else FN(planes_to_pixels)(from, s->channel, channels, columns, end, to, stride);
+        else
+            for (long c = 0; c < channels; c += VL) FN(planes_to_pixels)(from + c * s->channel, s->channel, MIN(VL, channels - c), columns, end, to + c, stride);
     }
-}
-
-INLINE VEC FN(gather)(const T *from, long step, long n) {
-    T v[VL] = {0};
-    for (long i = 0; i < n; i++) v[i] = from[i * step];
-    return LOAD(v);
-}
-INLINE void FN(scatter)(T *to, long step, VEC v, long n) {
-    for (long i = 0; i < n; i++) to[i * step] = v[i];
 }
 
 /* to[c][p] = activation(from[p][c] + residual[c][p]); residual lies like `to`, or is NULL; from has `stride` elements a pixel,

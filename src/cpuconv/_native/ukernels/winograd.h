@@ -140,7 +140,7 @@ static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block)
         for (long ux = 0; ux < job->uw; ux++, u += icg * p->nr)
             for (long y = uy; y < (uy < job->uh - 1 ? uy + 1 : nh); y++)
                 for (long x = ux; x < (ux < job->uw - 1 ? ux + 1 : nw); x++) {
-                    FN(tile) tile = {.a = v + (y * nw + x) * job->v_stride, .b = u, .ldb = p->nr, .c = m + (y * nw + x) * job->m_stride, .count = 1};
+                    FN(tile) tile = {.a = v + (y * nw + x) * job->v_stride, .b = u, .ldb = p->nr, .c = m + (y * nw + x) * job->m_stride, .count = 1, .step = 1};
                     for (long pass = 0; pass < passes; pass++) {
                         const long k0 = part(icg, passes, pass);
                         const segment piece = {k0, k0, part(icg, passes, pass + 1) - k0};
