@@ -45,6 +45,12 @@ def test_tune_measures_saves_and_returns_winners():
     assert chosen(PROBLEM) == tuned[SPEC].algorithm
 
 
+@pytest.mark.parametrize("dtype", ["u8s8s32", "s8u8u8"])
+def test_tune_takes_integers(dtype):
+    spec = SPEC.replace("f32", dtype) + "_bias"
+    assert cpuconv.tune(spec, time_limit=1)[spec].algorithm == "int8_gemm"
+
+
 def test_tune_takes_layers():
     conv = Conv2d(np.ones((16, 16, 3, 3), np.float32), np.ones(16), padding=1, accuracy="strict")
     ((spec, (name, _)),) = cpuconv.tune(conv, (2, 16, 20, 20), time_limit=0.5).items()

@@ -62,8 +62,9 @@ class Quantization(NamedTuple):
 
 
 def plain_integers(problem: Problem) -> Quantization:
-    """No zero points."""
-    return Quantization(0, np.zeros(problem.oc, np.int32))
+    """No zero points, and scales of one."""
+    scale = None if problem.dtype.endswith("s32") else np.ones(problem.oc, np.float32)
+    return Quantization(0, np.zeros(problem.oc, np.int32), scale)
 
 
 @dataclass(frozen=True)

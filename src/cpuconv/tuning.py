@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ from cpuconv import cpu as cpu_module
 from cpuconv import planner, wisdom
 from cpuconv.cpu import Cpu
 from cpuconv.layer import Layer
-from cpuconv.plan import NUMPY_DTYPES, Algorithm, Array
+from cpuconv.plan import Algorithm, Array, plain_integers, types
 from cpuconv.planner import Budget
-from cpuconv.problem import Problem
+from cpuconv.problem import INTEGER_DTYPES, Problem
 from cpuconv.wisdom import Measured
 
 ROUNDS = 5
@@ -215,20 +215,22 @@ class _Arrays:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         rng = np.random.default_rng(0)
-        dtype = NUMPY_DTYPES[problem.dtype]
+        kinds = types(problem.dtype)
 
-        def normal(shape: tuple[int, ...]) -> Array:
-            return rng.standard_normal(shape, dtype.type)
+        def draw(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+            return rng.standard_normal(shape, dtype.type) if dtype.kind == "f" else rng.integers(0, 100, shape, dtype.type)
 
-        self.x, self.weight = map(normal, problem.operand_shapes)
-        self.bias = normal(problem.bias_shape) if problem.epilogue.bias else None
-        self.residual = normal(problem.result_shape) if problem.epilogue.residual else None
-        self.out = np.empty(problem.result_shape, dtype)
+        x_shape, weight_shape = problem.operand_shapes
+        self.x, self.weight = draw(x_shape, kinds.x), draw(weight_shape, kinds.weight)
+        self.bias = draw(problem.bias_shape, kinds.bias) if problem.epilogue.bias else None
+        self.residual = draw(problem.result_shape, kinds.y) if problem.epilogue.residual else None
+        self.out = np.empty(problem.result_shape, kinds.y)
+        self.quantization = plain_integers(problem) if problem.dtype in INTEGER_DTYPES else None
 
     def call(self, algorithm: Algorithm, cpu: Cpu) -> Callable[[], None]:
         """A call that computes the problem, compiled and warm."""
         plan = algorithm.build(self.problem, cpu)
-        packed = plan.pack(self.weight, self.bias)
+        packed = plan.pack(self.weight, self.bias, self.quantization)
 
         def call() -> None:
             plan.run(self.x, packed, self.residual, self.out, 1)
