@@ -6,6 +6,7 @@ those not installed do no harm.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -206,7 +207,8 @@ def mnn(p: Problem, x: Array, w: Array, b: Array, threads: int) -> Runner:
         onnx.save(_onnx_model(p, w, b), str(source))
         converter = str(Path(sys.executable).with_name("mnnconvert"))
         command = [converter, "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target), "--bizCode", "x"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        offline = os.environ | {"PIP_NO_INDEX": "1"}  # the converter would install a package for its statistics, which takes ONNX's protobuf away
+        subprocess.run(command, check=True, capture_output=True, timeout=60, env=offline)
         interpreter = MNN.Interpreter(str(target))
     session = interpreter.createSession({"numThread": threads, "precision": "high", "backend": "CPU", "memory": "high"})
 
