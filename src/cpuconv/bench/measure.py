@@ -46,15 +46,18 @@ def data(p: Problem) -> tuple[Array, Array, Array]:
     return x, w, rng.standard_normal(p.oc, np.float32)
 
 
-def minima(calls: Mapping[str, Callable[[], object]], seconds: float, entering: Callable[[str], None] = lambda name: None) -> dict[str, float]:
+def minima(
+    calls: Mapping[str, Callable[[], object]], seconds: float, entering: Callable[[str], None] = lambda name: None, *,
+    rounds: int = ROUNDS, pause: float = PAUSE,
+) -> dict[str, float]:  # fmt: skip
     """The shortest time of each call in interleaved rounds, so that a drift of the machine hits all alike."""
     best = dict.fromkeys(calls, math.inf)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in calls.items():
             entering(name)
-            time.sleep(PAUSE)
+            time.sleep(pause)
             call()
-            end = time.perf_counter() + seconds / ROUNDS
+            end = time.perf_counter() + seconds / rounds
             while True:
                 start = time.perf_counter()
                 call()
