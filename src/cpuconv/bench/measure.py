@@ -12,6 +12,7 @@ import numpy as np
 from cpuconv import reference
 from cpuconv.bench.layers import Layer
 from cpuconv.bench.peers import ALL, Runner, Unable
+from cpuconv.layers import Conv2d
 from cpuconv.plan import Array
 from cpuconv.problem import Problem
 
@@ -44,6 +45,11 @@ def data(p: Problem) -> tuple[Array, Array, Array]:
     x = rng.standard_normal(p.x_shape, np.float32)
     w = rng.standard_normal(p.weight_shape, np.float32) / np.float32(math.sqrt(p.k))
     return x, w, rng.standard_normal(p.oc, np.float32)
+
+
+def layer_of(p: Problem, w: Array, b: Array | None, algorithm: str = "auto") -> Conv2d:
+    """The layer that poses a problem."""
+    return Conv2d(w, b, p.stride, (p.padding[:2], p.padding[2:]), p.dilation, p.groups, layout=p.layout.upper(), algorithm=algorithm)
 
 
 def minima(
