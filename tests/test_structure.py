@@ -105,7 +105,7 @@ def fresh(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
-HEAVY = ["numba", "llvmlite", "torch", "scipy", "click", "rich", "matplotlib", "PIL", "ml_dtypes", "multiprocessing", "platformdirs"]
+HEAVY = ["numba", "llvmlite", "torch", "scipy", "click", "rich", "matplotlib", "PIL", "ml_dtypes", "multiprocessing", "platformdirs", "email"]
 
 
 @pytest.mark.parametrize("heavy", HEAVY)

@@ -56,7 +56,8 @@ class Depthwise:
             workspace += (in_rows * p.iw + band * p.ow) * vl * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         seconds = 1e-6 + max(cycles / (1e9 * cpu.ghz) / cpu.isa_row.fma_per_cycle, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, workspace, vectors * vl * (p.kh * p.kw + 1) * p.itemsize, native.plain_error(p))
+        packed = vectors * vl * (p.kh * p.kw + 1) * p.itemsize
+        return Cost(seconds, workspace, packed, native.plain_error(p), native.pack_seconds(packed, 5e9))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem

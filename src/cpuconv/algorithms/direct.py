@@ -210,7 +210,7 @@ class Direct:
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 3e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, t.scratch, weight, native.plain_error(p), weight / 1e9)
+        return Cost(seconds, t.scratch, weight, native.plain_error(p), 3e-5 + native.pack_seconds(weight, 13e9))
 
     def build(self, problem: Problem, cpu: Cpu) -> DirectPlan:
         from cpuconv._jit import activations, direct

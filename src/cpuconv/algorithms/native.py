@@ -15,6 +15,9 @@ from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, ali
 from cpuconv.problem import Activation, Axis, Problem
 
 
+LARGE = 4 << 20  # bytes that the allocator does not keep when they are freed
+
+
 class Packed(NamedTuple):
     weight: Array
     bias: Array
@@ -72,6 +75,11 @@ def chained_error(p: Problem, *chains: float) -> float:
     """As `plain_error`, of sums of sums of sums ..., by the numbers of their terms."""
     unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
     return unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
+
+
+def pack_seconds(size: float, rate: float) -> float:
+    """Packing a weight into so many bytes of new memory, at a rate of bytes a second; large memory comes from the system, page by page."""
+    return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
 
 
 @dataclass(frozen=True)
