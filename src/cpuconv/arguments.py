@@ -75,9 +75,11 @@ def result_dtype(*dtypes: np.dtype[Any] | None, names: str = "x, weight, bias, r
     given = [d for d in dtypes if d is not None]
     names = f"{names}: dtypes {', '.join(map(str, given))}"
     try:
-        result = np.result_type(*given).newbyteorder("=")
+        result = np.result_type(*given)
     except TypeError as e:
         raise TypeError(f"{names} have no common type; cast them to one") from e
+    if not result.isnative:
+        result = result.newbyteorder("=")
     if result.name not in COMPUTE_DTYPES:
         raise TypeError(f"{names} promote to {result}, not to one of {', '.join(COMPUTE_DTYPES)}")
     return result

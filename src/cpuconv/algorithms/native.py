@@ -109,6 +109,9 @@ class NativePlan:
         if y is not out:
             out[...] = y
 
+    def bind(self, packed: Packed, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> core.Bound:
+        return core.Bound(self.convolution, packed.weight, packed.bias, x_shape, y_shape)
+
 
 class WeightBlocking(NamedTuple):
     """Of conv_blocking: pixels of a block; channels of a task, of either kind; chunks of the sum."""
