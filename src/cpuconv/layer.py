@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,21 @@ MAX_SHAPES = 64  # input shapes for which a layer keeps its plan; the oldest is 
 
 
 @dataclass(frozen=True)
+class _Planned:
+    """What follows from shapes, dtypes and options alone: the same for all layers that share them."""
+
+    plan: Plan
+    shape: tuple[int, ...]  # of the result, without the batch axis where the input has none
+    bind: Callable[[Any, tuple[int, ...], tuple[int, ...]], Bound] | None  # the plan's, where inputs and results may be of its types as they are
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """All that a call needs for inputs of one shape and dtype."""
 
     plan: Plan
     packed: Any
-    shape: tuple[int, ...]  # of the result, without the batch axis where the input has none
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
     ready: _Ready | None  # inputs and results of the plan's types, zero padding: there may be nothing to convert
 
@@ -201,9 +210,10 @@ class Layer:
         return self.options.problem(x_shape, self.weight.shape, dtype, Epilogue(self.bias is not None, residual, self.activation))
 
     def _prepare(self, key: Hashable, x: Array, residual: bool, residual_dtype: np.dtype[Any] | None) -> _Prepared:
-        result, word = self._dtypes(x.dtype, residual_dtype)
-        problem, kinds = self._problem(x.shape, word, residual), types(word)
-        plan = planner.plan(problem, self.budget)
+        dtype, word = self._dtypes(x.dtype, residual_dtype)
+        form = self.options, self.budget, self.activation, self.weight.shape, self.bias is None, x.shape, residual, dtype, word
+        planned = planner.kept(form, lambda: self._plan(x.shape, residual, dtype, word))
+        plan, kinds = planned.plan, types(word)
         with self._lock:
             if self._wisdom != wisdom.changes:
                 self._prepared.clear()
@@ -213,12 +223,18 @@ class Layer:
             if packed_key not in self._packed:
                 bias = None if self.bias is None else arguments.contiguous(self.bias, kinds.bias)
                 self._packed[packed_key] = plan.pack(arguments.contiguous(self.weight, kinds.weight), bias, self.quantization)
-            shape = self.options.result_shape(problem, x.ndim == self.options.rank + 2)
             packed, ready = self._packed[packed_key], None
-            if isinstance(plan, Bindable) and kinds.x == result and not residual and self.options.padding_mode == "zeros":
-                ready = _Ready(plan.bind(packed, x.shape, shape), shape, kinds.x, plan.cost.seconds, wisdom.changes)
-            prepared = _Prepared(plan, packed, shape, result, ready)
+            if planned.bind:
+                ready = _Ready(planned.bind(packed, x.shape, planned.shape), planned.shape, kinds.x, plan.cost.seconds, wisdom.changes)
+            prepared = _Prepared(plan, packed, planned.shape, dtype, ready)
             if len(self._prepared) >= MAX_SHAPES:
                 self._prepared.pop(next(iter(self._prepared)))
             self._prepared[key] = prepared
         return prepared
+
+    def _plan(self, x_shape: tuple[int, ...], residual: bool, dtype: np.dtype[Any], word: str) -> _Planned:
+        problem = self._problem(x_shape, word, residual)
+        plan = planner.plan(problem, self.budget)
+        shape = self.options.result_shape(problem, len(x_shape) == self.options.rank + 2)
+        as_they_are = types(word).x == dtype and not residual and self.options.padding_mode == "zeros"
+        return _Planned(plan, shape, plan.bind if as_they_are and isinstance(plan, Bindable) else None)
