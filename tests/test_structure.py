@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "layer": {"options", "arguments", "planner", "plan", "problem", "threads", "wisdom", *LEAVES},
     "layers": {"layer", "options", *LEAVES},
     "tuning": {"layer", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
+    "calibration": {"_native", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
     "functional": {"layer", "options", "arguments", "plan", "problem", *LEAVES},
     "quantized": {"layer", "options", "arguments", "plan", *LEAVES},
     "receptive": {"layer", "options", "arguments", *LEAVES},
@@ -55,7 +56,7 @@ MAY_IMPORT = {
     "involution": {"algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "separable": {"layer", "layers", "algorithms", "_native", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "grad": {"functional", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
-    "config": {"cpu", "threads", *LEAVES},
+    "config": {"cpu", "threads", "wisdom", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything
 

@@ -163,7 +163,7 @@ def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
 
     Measured ones come before all others: one that was left out of the measuring was out of the question.
     """
-    known = wisdom.measured(problem, cpu)
+    known, cpu = wisdom.measured(problem, cpu), wisdom.calibrated(cpu)
     rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in (*named(budget.algorithm), *composites(problem, budget, cpu))]
 
     def rank(row: Candidate) -> tuple[bool, bool, float]:
@@ -250,7 +250,7 @@ def kept(key: Hashable, make: Callable[[], Kept], cpu: Cpu | None = None) -> Kep
 
 def _made(problem: Problem, budget: Budget, cpu: Cpu) -> Plan:
     best = choose(problem, budget, cpu)
-    made = best.algorithm.build(problem, cpu)
+    made = best.algorithm.build(problem, wisdom.calibrated(cpu))
     measured = f", measured {best.measured * 1e6:.1f} us an image," if best.measured else ""
     verbose.log(f"plan {problem} {best.algorithm.name} predicted {made.cost.seconds * 1e6:.1f} us{measured} on {cpu.isa}")
     return made
@@ -284,7 +284,7 @@ def explain(problem: Problem | str, *, algorithm: str = "auto", accuracy: float 
 
 
 def explain_table(problem: Problem, budget: Budget) -> str:
-    cpu = cpu_module.detect()
+    cpu = wisdom.calibrated(cpu_module.detect())
     head = ("", "algorithm", "predicted us", "measured us", "workspace/thread", "packed weight", "error bound", "why not")
     rows: list[tuple[str, ...]] = [head]
     for i, row in enumerate(candidates(problem, budget, cpu)):

@@ -155,6 +155,16 @@ def packed_columns(str isa, str dtype, long columns):
     return find_family(isa, dtype).gemm_packed_size(1, columns)
 
 
+def spend_cycles(long count):
+    """Spends `count` cycles: half as many steps of two cycles, each waiting for the one before, which no compiler can shorten."""
+    cdef unsigned long x = count, k = count | 1
+    cdef long i
+    with nogil:
+        for i in range(count // 2):
+            x = (x ^ k) + k
+    return x
+
+
 cdef class Buffer:
     """A pointer to an array's first element that keeps the array alive; NULL for None."""
     cdef Py_buffer view
