@@ -98,11 +98,6 @@ class Plan(Protocol):
     @property
     def cost(self) -> Cost: ...
     @property
-    def strided(self) -> bool:
-        """Whether `run` takes x, residual and out as views: strides positive, and in NHWC channels side by side."""
-        ...
-
-    @property
     def weight_format(self) -> Hashable:
         """Equal for two plans of one layer if the packed weight of one serves the other."""
         ...
@@ -117,7 +112,7 @@ class Plan(Protocol):
     def run(self, x: Array, packed: Any, residual: Array | None, out: Array, threads: int) -> None:
         """Compute into `out` from `x`, the first operand, and the packed second.
 
-        Arrays are of the problem's shapes and dtype, and C-contiguous unless the plan is `strided`.
+        Arrays are of the problem's shapes and dtype, and C-contiguous unless the algorithm is `strided`.
 
         `residual` may be `out` itself; residual and out then have the same strides.
         """
@@ -145,6 +140,7 @@ class Algorithm(Protocol):
     name: str
     version: int
     plain: bool  # plain summation: allowed under accuracy="strict"
+    strided: bool  # plans take x, residual and out as views: strides positive, and in NHWC channels side by side
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None: ...
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost: ...

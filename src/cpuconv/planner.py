@@ -174,15 +174,15 @@ def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
 
 
 def composites(problem: Problem, budget: Budget, cpu: Cpu) -> tuple[composite.Pieces, ...]:
-    """Algorithms made of plans of 2-D pieces, each within its share of the budget."""
+    """Algorithms made of those of 2-D pieces, each within its share of the budget."""
     if not composite.applies(problem) or budget.algorithm == "reference":
         return ()
 
-    def plan_of(piece: Problem, weights: int) -> Plan:
+    def choice(piece: Problem, weights: int) -> Algorithm:
         limit = budget.workspace_limit
-        return plan(piece, budget if limit is None else replace(budget, workspace_limit=limit // weights), cpu)
+        return choose(piece, budget if limit is None else replace(budget, workspace_limit=limit // weights), cpu).algorithm
 
-    return composite.Pieces(plan_of), composite.Pieces(plan_of, joined=True)
+    return composite.Pieces(choice), composite.Pieces(choice, joined=True)
 
 
 def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu, measured: float | None) -> Candidate:

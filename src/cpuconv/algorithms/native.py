@@ -83,7 +83,6 @@ class NativePlan:
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
     packs: bool = True  # the kernel reads the weight in a form of its own
-    strided: bool = True  # takes views of x, residual and out
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -129,7 +128,6 @@ class WeightPlan:
     cost: Cost
     gradient: core.WeightGradient = field(repr=False)
     weight_format: Hashable = "as it is"
-    strided: bool = True
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
         return weight

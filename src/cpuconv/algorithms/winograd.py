@@ -32,6 +32,7 @@ class Winograd:
 
     version = 2
     plain = False
+    strided = True
 
     def __init__(self, m: int, r: int, stride: int = 1) -> None:
         self.m, self.r, self.stride = m, r, stride
