@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "_jit": {"_jit", "_native"},
     "cpu": {"_native", *LEAVES},
     "threads": {"cpu", *LEAVES},
-    "plan": {"cpu", "problem", *LEAVES},
+    "plan": {"_native", "cpu", "problem", *LEAVES},
     "reference": {"plan", "problem", *LEAVES},
     "algorithms": {"algorithms", "_jit", "_native", "cpu", "plan", "problem", "reference", "threads", *LEAVES},
     "wisdom": {"cpu", "problem", *LEAVES},

@@ -13,6 +13,7 @@ class Depthwise:
     name = "depthwise"
     version = 2
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem

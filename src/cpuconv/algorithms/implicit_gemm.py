@@ -34,6 +34,7 @@ class ImplicitGemm:
     name = "implicit_gemm"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.unsupported(problem)

@@ -91,7 +91,6 @@ class NativePlan:
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
     packs: bool = True  # the kernel reads the weight in a form of its own
-    strided: bool = True  # takes views of x, residual and out
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -117,6 +116,9 @@ class NativePlan:
         if y is not out:
             out[...] = y
 
+    def bind(self, packed: Packed, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> core.Bound:
+        return core.Bound(self.convolution, packed.weight, packed.bias, x_shape, y_shape)
+
 
 class WeightBlocking(NamedTuple):
     """Of conv_blocking: pixels of a block; channels of a task, of either kind; chunks of the sum."""
@@ -134,7 +136,6 @@ class WeightPlan:
     cost: Cost
     gradient: core.WeightGradient = field(repr=False)
     weight_format: Hashable = "as it is"
-    strided: bool = True
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
         return weight
