@@ -7,6 +7,7 @@ WINOGRAD: int
 DEPTHWISE: int
 IM2COL: int
 INVOLUTION: int
+FEW_CHANNELS: int
 
 def cpu_features() -> frozenset[str]: ...
 def int8_dot(isa: str) -> tuple[int, bool]: ...

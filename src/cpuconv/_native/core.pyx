@@ -57,6 +57,9 @@ cdef extern from "ukernels/conv.h" nogil:
         int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
+        long (*few_channels_packed_size)(const conv_geometry *) noexcept nogil
+        void (*few_channels_pack)(const conv_geometry *, const void *, void *) noexcept nogil
+        int (*few_channels)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
     ctypedef struct ukernels:
         conv_family f32, f64
     ctypedef struct int8_geometry:
@@ -218,6 +221,7 @@ cpdef enum:
     DEPTHWISE
     IM2COL
     INVOLUTION
+    FEW_CHANNELS
 
 
 cdef class Convolution:
@@ -251,6 +255,8 @@ cdef class Convolution:
             return self.family.winograd_packed_size(&self.g, &self.blocking)
         if self.kind == DEPTHWISE:
             return self.family.depthwise_packed_size(&self.g)
+        if self.kind == FEW_CHANNELS:
+            return self.family.few_channels_packed_size(&self.g)
         return self.family.gemm_weight_size(&self.g)
 
     def bias_columns(self):
@@ -275,6 +281,8 @@ cdef class Convolution:
                 self.family.winograd_pack(&self.g, &self.blocking, <const double *>h.view.buf, <const double *>v.view.buf, w.view.buf, p.view.buf)
             elif self.kind == DEPTHWISE:
                 self.family.depthwise_pack(&self.g, w.view.buf, b.view.buf, p.view.buf)
+            elif self.kind == FEW_CHANNELS:
+                self.family.few_channels_pack(&self.g, w.view.buf, p.view.buf)
             else:
                 self.family.gemm_pack(&self.g, w.view.buf, p.view.buf)
 
@@ -301,6 +309,8 @@ cdef class Convolution:
             return self.family.depthwise(&self.g, &self.blocking, t, self.act, threads)
         if self.kind == INVOLUTION:
             return self.family.involution(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == FEW_CHANNELS:
+            return self.family.few_channels(&self.g, &self.blocking, t, self.act, threads)
         return self.family.im2col(&self.g, &self.blocking, t, self.act, &self.blas, threads)
 
 

@@ -11,7 +11,7 @@ from cpuconv.problem import Problem
 
 class Depthwise:
     name = "depthwise"
-    version = 2
+    version = 3
     plain = True
     strided = True
 
@@ -29,12 +29,11 @@ class Depthwise:
         return p.layout == "nchw" and common and (p.kh in (3, 5) or (p.kh == 7 and p.stride == (1, 1)))
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band: two of NHWC in place; of strips as many as half of L2 holds, at least 4 times those that bands share."""
+        """Output rows of a band: as many as half of L2 holds with their input, all channels (NHWC) or a strip; at least 4 times those that bands share."""
         vl = cpu.vector_length(p.dtype)
-        if p.layout == "nhwc" and p.ic >= vl:
-            return native.Blocking(2)
+        channels = p.ic if p.layout == "nhwc" else vl
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * p.itemsize * vl)
+        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * p.itemsize * channels)
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:

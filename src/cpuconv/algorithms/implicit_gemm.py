@@ -28,6 +28,7 @@ def valid_tap_share(p: Problem) -> float:
 
 
 PIXELS = 192  # output pixels of a block, at least, where they are rows of the product
+LINE = 64  # bytes of a cache line
 
 
 class ImplicitGemm:
@@ -79,6 +80,8 @@ class ImplicitGemm:
             # visiting the accumulators costs about four steps of the summation
             compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + 4 / max(1.0, p.k * share))
             workspace = offsets
+            if p.layout == "nhwc" and p.groups > 1 and p.icg * p.itemsize < LINE:  # each group comes again to lines that it shares with others
+                compute += p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14 * cycle
             if p.layout == "nchw":
                 strip = self._strip_rows(p, b.block) * p.iw
                 bands = math.ceil(p.oh / b.block)

@@ -76,6 +76,9 @@ typedef struct {
     int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
+    long (*few_channels_packed_size)(const conv_geometry *);                     /* elements */
+    void (*few_channels_pack)(const conv_geometry *, const void *weight, void *packed);
+    int (*few_channels)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
 } conv_family;
 
 typedef struct {
