@@ -98,4 +98,4 @@ class ImplicitGemm:
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
         weight_format = self.name, cpu.isa, convolution.weight_form()
-        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, padded_bias=convolution.bias_columns())
+        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, views=True, padded_bias=convolution.bias_columns())

@@ -91,6 +91,7 @@ class NativePlan:
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
     packs: bool = True  # the kernel reads the weight in a form of its own
+    views: bool = False  # which is made of any view of it
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -102,6 +103,7 @@ class NativePlan:
             padded = np.zeros((p.groups, self.padded_bias), dtype)
             padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
             values = padded
+        weight = (weight if self.views else np.ascontiguousarray(weight)).reshape(p.weight_shape)
         if not self.packs:
             return Packed(weight, values)
         packed = aligned_empty(self.convolution.packed_size(), dtype)

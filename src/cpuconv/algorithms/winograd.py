@@ -112,7 +112,7 @@ class Winograd:
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         transforms = self._weight_transform(problem.kh), self._weight_transform(problem.kw)
         return native.NativePlan(
-            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), transforms=transforms
+            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), views=True, transforms=transforms
         )
 
 
