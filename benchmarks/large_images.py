@@ -36,7 +36,7 @@ def row(size: str, channels: str, kernel: int, layout: str, seconds: float) -> l
     # The copy moves as many bytes: as many as x and y have together.
     half = (x.size + y.size) // 2
     source, target = np.ones(half, x.dtype), np.zeros(half, x.dtype)
-    times = minima({"filter": partial(layer_of(p, w, b), x, out=y), "copy": partial(np.copyto, target, source)}, seconds, pause=0)
+    times = minima({"filter": partial(layer_of(p, w, b), x, out=y), "copy": partial(np.copyto, target, source)}, seconds, pause=0, threads=threads)
     moved = x.nbytes + y.nbytes
     name = planner.choose(p, Budget(), cpu.detect()).algorithm.name
     rates = [moved / times[call] / 1e9 for call in ("filter", "copy")]

@@ -21,6 +21,8 @@ from cpuconv.bench.measure import data, minima
 from cpuconv.bench.report import geometric_mean, setting, table
 from cpuconv.planner import Budget
 
+ROUNDS = 6
+
 
 @dataclass(frozen=True)
 class Row:
@@ -38,7 +40,7 @@ class Row:
         return self.theirs / self.ours
 
 
-def measure(layer: Layer, layout: str, seconds: float) -> Row:
+def measure(layer: Layer, layout: str, threads: int, seconds: float) -> Row:
     p = replace(layer.problem, layout=layout, epilogue=replace(layer.problem.epilogue, bias=True))
     x, w, b = data(p)
     plan = planner.plan(p, Budget(one_shot=True))
@@ -57,7 +59,7 @@ def measure(layer: Layer, layout: str, seconds: float) -> Row:
         "theirs": theirs,
         "packing": lambda: plan.pack(w, b),
     }
-    times = minima(calls, seconds)
+    times = minima(calls, seconds, rounds=ROUNDS, threads=threads)
     return Row(layer, layout, times["ours"], times["theirs"], algorithm_of(p), times["packing"])
 
 
@@ -76,7 +78,7 @@ def main(pattern: str, threads: int, seconds: float, worst: int) -> None:
     layers = [layer for layer in all_layers() if re.search(pattern, layer.name)]
     pairs = [(layer, layout) for layer in layers for layout in ("nchw", "nhwc")]
     console = Console(stderr=True)
-    rows = [measure(*pair, seconds) for pair in track(pairs, description="Layers", console=console, transient=True)]
+    rows = [measure(*pair, threads, seconds) for pair in track(pairs, description="Layers", console=console, transient=True)]
 
     summary = []
     for layout in ("nchw", "nhwc"):

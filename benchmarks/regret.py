@@ -52,7 +52,7 @@ def contenders(p: Problem) -> dict[str, float]:
     return {name: t for i, (name, t) in enumerate(predicted.items()) if i < SURE or t < HOPELESS * best}
 
 
-def regret(layer: Layer, layout: str, seconds: float) -> Regret:
+def regret(layer: Layer, layout: str, threads: int, seconds: float) -> Regret:
     p = replace(layer.problem, layout=layout, epilogue=replace(layer.problem.epilogue, bias=True))
     x, w, b = data(p)
     predicted = contenders(p)
@@ -60,10 +60,10 @@ def regret(layer: Layer, layout: str, seconds: float) -> Regret:
     calls: dict[str, Callable[[], object]] = {}
     for name in predicted:
         calls[name] = partial(layer_of(p, w, b, name), x, out=out)
-    times = minima(calls, seconds, pause=0)
+    times = minima(calls, seconds, pause=0, threads=threads)
     chosen, best = next(iter(predicted)), min(times, key=times.__getitem__)
     if chosen != best:
-        times |= minima({name: calls[name] for name in (chosen, best)}, ROUNDS * seconds, rounds=ROUNDS, pause=0)
+        times |= minima({name: calls[name] for name in (chosen, best)}, ROUNDS * seconds, rounds=ROUNDS, pause=0, threads=threads)
     return Regret(layer, layout, chosen, best, times, predicted)
 
 
@@ -81,7 +81,7 @@ def main(pattern: str, threads: int, seconds: float, worst: int) -> None:
         raise click.BadParameter(f"no layer matches {pattern!r}", param_hint="'--layers'")
     pairs = [(layer, layout) for layer in layers for layout in ("nchw", "nhwc")]
     console = Console(stderr=True)
-    rows = [regret(*pair, seconds) for pair in track(pairs, description="Layers", console=console, transient=True)]
+    rows = [regret(*pair, threads, seconds) for pair in track(pairs, description="Layers", console=console, transient=True)]
 
     summary = []
     for layout in ("nchw", "nhwc"):

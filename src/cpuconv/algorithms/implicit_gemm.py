@@ -90,7 +90,8 @@ class ImplicitGemm:
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 30e9 if p.layout == "nhwc" else 13e9) + 5e-8 * p.groups)
+        packing = 5e-8 * p.groups + (3e-6 + weight / 20e9 if p.layout == "nhwc" else native.pack_seconds(weight, 13e9))
+        return Cost(seconds, workspace, weight, native.plain_error(p), packing)
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem

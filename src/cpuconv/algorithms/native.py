@@ -14,8 +14,7 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
 from cpuconv.problem import Activation, Axis, Problem
 
-
-LARGE = 4 << 20  # bytes that the allocator does not keep when they are freed
+LARGE = 4 << 20  # bytes of a weight that comes from far, and whose new form goes to new pages
 
 
 class Packed(NamedTuple):
@@ -78,7 +77,7 @@ def chained_error(p: Problem, *chains: float) -> float:
 
 
 def pack_seconds(size: float, rate: float) -> float:
-    """Packing a weight into so many bytes of new memory, at a rate of bytes a second; large memory comes from the system, page by page."""
+    """Packing so many bytes out of order, at a rate of bytes a second while the weight and what it becomes stay near."""
     return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
 
 

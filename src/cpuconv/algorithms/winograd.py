@@ -91,7 +91,8 @@ class Winograd:
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
-        return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * weight / (p.ic * p.oc * p.itemsize) * 1.3e-9)
+        packing = native.pack_seconds(weight, (0.7e9 if self.points == 4 else 1e9) * p.itemsize)
+        return Cost(seconds, convolution.workspace(), weight, error, packing)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:
         return core.Convolution(
