@@ -14,6 +14,8 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
 from cpuconv.problem import Activation, Axis, Problem
 
+LINE = 64  # bytes of a cache line, nearly everywhere
+
 
 class Packed(NamedTuple):
     weight: Array
@@ -72,6 +74,13 @@ def chained_error(p: Problem, *chains: float) -> float:
     """As `plain_error`, of sums of sums of sums ..., by the numbers of their terms."""
     unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
     return unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
+
+
+def shared_lines(p: Problem, cpu: Cpu) -> float:
+    """Seconds that it costs to do one group after the other where their channels share cache lines, which each visits anew."""
+    if p.layout != "nhwc" or p.groups == 1 or p.icg * p.itemsize >= LINE:
+        return 0.0
+    return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
 
 
 @dataclass(frozen=True)
