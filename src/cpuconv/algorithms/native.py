@@ -15,6 +15,7 @@ from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, ali
 from cpuconv.problem import Activation, Axis, Problem
 
 LARGE = 4 << 20  # bytes of a weight that comes from far, and whose new form goes to new pages
+LINE = 64  # bytes of a cache line, nearly everywhere
 
 
 class Packed(NamedTuple):
@@ -79,6 +80,13 @@ def chained_error(p: Problem, *chains: float) -> float:
 def pack_seconds(size: float, rate: float) -> float:
     """Packing so many bytes out of order, at a rate of bytes a second while the weight and what it becomes stay near."""
     return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
+
+
+def shared_lines(p: Problem, cpu: Cpu) -> float:
+    """Seconds that it costs to do one group after the other where their channels share cache lines, which each visits anew."""
+    if p.layout != "nhwc" or p.groups == 1 or p.icg * p.itemsize >= LINE:
+        return 0.0
+    return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
 
 
 @dataclass(frozen=True)
