@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cpuconv.bench import measure, peers, worker
-from cpuconv.bench.layers import NETWORKS, all_layers, class_of, layers_of
+from cpuconv.bench.layers import GROUPED_NETWORKS, NETWORKS, all_layers, class_of, layers_of
 from cpuconv.bench.peers import ALL, OURS, PEERS, Peer, Runner
 from cpuconv.cli.app import app
 
@@ -44,6 +44,9 @@ def test_the_layers_are_those_of_the_networks() -> None:
         macs = sum(layer.count * layer.problem.flops // 2 for layer in layers) / 1e6
         assert (len(layers), sum(layer.count for layer in layers), pytest.approx(macs, rel=1e-3)) == expected[network], network
     assert len({layer.name for layer in all_layers()}) == len(all_layers()) == 165
+    grouped = [layer for network in GROUPED_NETWORKS for layer in layers_of(network)]
+    assert {class_of(layer.problem) for layer in grouped} == {"grouped"}
+    assert "RegNet 3x3/2 48-48 g6 @112" in {layer.name for layer in grouped}
     assert Counter(class_of(layer.problem) for layer in all_layers()) == {"1x1": 73, "3x3 stride 1": 41, "depthwise": 26, "other": 25}
 
 

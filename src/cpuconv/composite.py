@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from cpuconv.threads import for_work
 
 # Seconds of an element, measured:
 COPY = 1e-9  # from or to a view, for a plan that takes none
+TURN = 3.5e-9  # of a weight, likewise
 PUT = {"nchw": 0.5e-9, "nhwc": 2e-9}  # of joined phases to their places
 GAP = 0.9e-9  # written by a plan to planes with gaps between the pixels
 
@@ -87,8 +88,8 @@ class CompositePlan:
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
         for images in self._stacks(x, residual, out):
-            for fill in self.fills:
-                self._fill(fill, packed.bias, *images[1:])
+            if self.fills:
+                self._fill(packed.bias, *images[1:])
             for step in self.steps:
                 self._step(step, packed.weights[step.weight_key], *images, threads)
 
@@ -127,14 +128,18 @@ class CompositePlan:
         for block, view in _blocks(self.problem, out, y, piece.target, spatial):
             view[...] = block
 
-    def _fill(self, fill: Fill, bias: Array | None, residual: Array | None, out: Array) -> None:
-        layout = self.problem.layout
-        for rows, columns in fill.spatial.cells:
-            y = _cut(out, layout, fill.target, rows, columns)
-            value = np.zeros(y.shape) if residual is None else _cut(residual, layout, fill.target, rows, columns).astype(np.float64)
-            if bias is not None:
-                value += bias if layout == "nhwc" else bias[:, None, None]
-            y[...] = reference.activate(self.problem.epilogue.activation, value)
+    def _fill(self, bias: Array | None, residual: Array | None, out: Array) -> None:
+        p = self.problem
+        constant = np.zeros(1) if bias is None else bias.astype(np.float64)
+        constant = constant if p.layout == "nhwc" else constant[:, None, None]
+        if residual is None:
+            # all of it, in one sweep: what the pieces make comes over that
+            out[...] = reference.activate(p.epilogue.activation, constant).astype(out.dtype)
+            return
+        for fill in self.fills:
+            for rows, columns in fill.spatial.cells:
+                value = _cut(residual, p.layout, fill.target, rows, columns) + constant
+                _cut(out, p.layout, fill.target, rows, columns)[...] = reference.activate(p.epilogue.activation, value)
 
 
 def _cut(stack: Array, layout: str, planes: slice, rows: slice, columns: slice) -> Array:
@@ -169,14 +174,15 @@ def _blocks(p: Problem, stack: Array, y: Array, planes: slice, s: Spatial) -> It
 
 
 def _weight(p: Problem, weight: Array, piece: Piece) -> Array:
-    """The weight of a piece, in the layout, contiguous."""
+    """The weight of a piece, in the layout; a view where it is of one phase and one group."""
     w = weight if p.layout == "nchw" else np.moveaxis(weight, (-1, -2), (0, 1))
     if p.depth:
         w = w[:, :, piece.tap]
     if p.pass_ == "input":
         w = w.reshape(p.groups, p.ocg, p.icg, p.kh, p.kw).swapaxes(1, 2).reshape(p.ic, p.ocg, p.kh, p.kw)
-    w = np.concatenate([_taken(_taken(w, rows, 2), columns, 3) for rows, columns in piece.spatial.taps])
-    return np.ascontiguousarray(w if p.layout == "nchw" else np.moveaxis(w, (0, 1), (-1, -2)))
+    phases = [_taken(_taken(w, rows, 2), columns, 3) for rows, columns in piece.spatial.taps]
+    w = phases[0] if len(phases) == 1 else np.concatenate(phases)
+    return w if p.layout == "nchw" else np.moveaxis(w, (0, 1), (-1, -2))
 
 
 def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
@@ -191,6 +197,11 @@ def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
     return w[(*before, slice(taps[0], None if end < 0 else end, step))]
 
 
+def copying(algorithm: Algorithm, piece: Problem) -> float:
+    """Seconds for a piece's weight, a view, that the algorithm's plans would have contiguous."""
+    return 0.0 if algorithm.strided else math.prod(piece.weight_shape) * TURN
+
+
 class Pieces:
     """The algorithm of problems that other ones do not know: 2-D pieces, each by the algorithm that `choose` finds for it.
 
@@ -200,7 +211,7 @@ class Pieces:
     `joined`: all phases of a gradient are one convolution, whose blocks of channels are then put in their places.
     """
 
-    version = 1
+    version = 2
     strided = False
 
     def __init__(self, choose: Callable[[Problem, int], Algorithm], joined: bool = False) -> None:
@@ -263,6 +274,7 @@ class Pieces:
             seconds += images * (cost.seconds + 2e-6 + moving)
             workspace = max(workspace, cost.workspace + copied * p.itemsize)
             error = max(error, cost.error + (0 if piece.opens else 2.0 ** (-24 if p.dtype == "f32" else -53)))
+            cost = replace(cost, pack_seconds=cost.pack_seconds + copying(piece.algorithm, q))
             packed[piece.tap, piece.spatial.taps, piece.algorithm.name, q.epilogue.bias] = cost
         return Cost(seconds, workspace, sum(c.packed for c in packed.values()), error, sum(c.pack_seconds for c in packed.values()))
 

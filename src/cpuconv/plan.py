@@ -103,7 +103,7 @@ class Plan(Protocol):
         ...
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Any:
-        """The second operand, contiguous and of the problem's type, and `bias` (or None), as `run` wants them. `quantization`: of integers only.
+        """The second operand, a view of the problem's type, and `bias` (or None), as `run` wants them. `quantization`: of integers only.
 
         It is called `weight`, for so it is but for the weight's gradient, where it is y's gradient.
         """

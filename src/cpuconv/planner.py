@@ -24,13 +24,14 @@ DEFAULT_ACCURACY = {"f32": 1e-5, "f64": 1e-13}
 class Budget:
     """What the caller allows: a named algorithm or "auto"; an error relative to max|y|, "strict", or None; workspace in bytes or None.
 
-    `one_shot`: the weight is used once, so that packing it counts.
+    `one_shot`: the weight is used once, so that packing it counts. `turned`: it is a view of another one.
     """
 
     algorithm: str = "auto"
     accuracy: float | str | None = None
     workspace_limit: int | None = None
     one_shot: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
     rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in (*named(budget.algorithm), *composites(problem, budget, cpu))]
 
     def rank(row: Candidate) -> tuple[bool, bool, float]:
-        packing = budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
+        packing = row.cost.pack_seconds if budget.one_shot and row.cost else 0.0
+        if budget.one_shot and budget.turned:
+            packing += composite.copying(row.algorithm, problem)
         return row.rejection is not None, row.measured is None, row.seconds + packing
 
     return sorted(rows, key=rank)
@@ -179,8 +182,8 @@ def composites(problem: Problem, budget: Budget, cpu: Cpu) -> tuple[composite.Pi
         return ()
 
     def choice(piece: Problem, weights: int) -> Algorithm:
-        limit = budget.workspace_limit
-        return choose(piece, budget if limit is None else replace(budget, workspace_limit=limit // weights), cpu).algorithm
+        limit = None if budget.workspace_limit is None else budget.workspace_limit // weights
+        return choose(piece, replace(budget, workspace_limit=limit, turned=True), cpu).algorithm
 
     return composite.Pieces(choice), composite.Pieces(choice, joined=True)
 
@@ -311,4 +314,4 @@ def made_of_pieces(problem: Problem, budget: Budget, cpu: Cpu) -> list[tuple[int
     chosen = candidates(problem, budget, cpu)[0]
     if chosen.rejection or not isinstance(chosen.algorithm, composite.Pieces):
         return []
-    return [(count, piece, choose(piece, budget, cpu)) for piece, count in Counter(chosen.algorithm.problems(problem)).items()]
+    return [(count, piece, choose(piece, replace(budget, turned=True), cpu)) for piece, count in Counter(chosen.algorithm.problems(problem)).items()]

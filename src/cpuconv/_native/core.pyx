@@ -22,6 +22,10 @@ cdef extern from "ukernels/conv.h" nogil:
         void *y
         const void *x_end
         conv_strides xs, ys
+    ctypedef struct conv_weight:
+        const void *first
+        const void *end
+        long output, channel, row, column
     ctypedef struct conv_axis:
         long size "in", out, taps, stride, pad, dilation
     ctypedef struct conv_gradient:
@@ -41,12 +45,12 @@ cdef extern from "ukernels/conv.h" nogil:
         const void *gemm
     ctypedef struct conv_family:
         long (*gemm_packed_size)(long, long) noexcept nogil
-        void (*gemm_pack)(const conv_geometry *, const void *, void *) noexcept nogil
+        void (*gemm_pack)(const conv_geometry *, const conv_weight *, void *) noexcept nogil
         long (*gemm_weight_size)(const conv_geometry *) noexcept nogil
         long (*gemm_bias_columns)(const conv_geometry *) noexcept nogil
         int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*winograd_packed_size)(const conv_geometry *, const conv_blocking *) noexcept nogil
-        void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *, const double *, const void *, void *) noexcept nogil
+        void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *, const double *, const conv_weight *, void *) noexcept nogil
         long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
         int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
@@ -186,10 +190,10 @@ cdef class Buffer:
         return self.view.buf if self.held else NULL
 
     cdef const void *end(self) noexcept:
-        """One past the last element, of an image array that is not empty."""
+        """One past the last element, of an array that is not empty."""
         cdef size_t offset = self.view.itemsize
         for i in range(self.view.ndim):
-            offset += (self.view.shape[i] - 1) * self.view.strides[i]
+            offset += (self.view.shape[i] - 1) * max(self.view.strides[i], 0)
         return <const char *>self.view.buf + offset
 
     cdef conv_strides strides(self, bint nhwc) noexcept:
@@ -200,6 +204,16 @@ cdef class Buffer:
         s.image, s.channel = self.view.strides[0] // size, self.view.strides[last if nhwc else 1] // size
         s.row, s.pixel = self.view.strides[width - 1] // size, self.view.strides[width] // size
         return s
+
+    cdef conv_weight weight(self, bint nhwc) noexcept:
+        """Of a weight's array, HWIO or OIHW."""
+        cdef conv_weight w
+        cdef Py_ssize_t size = self.view.itemsize
+        cdef int output = 3 if nhwc else 0, row = 0 if nhwc else 2
+        w.first, w.end = self.view.buf, self.end()
+        w.output, w.channel = self.view.strides[output] // size, self.view.strides[2 if nhwc else 1] // size
+        w.row, w.column = self.view.strides[row] // size, self.view.strides[row + 1] // size
+        return w
 
     cdef long slice(self, bint nhwc) noexcept:
         """Elements between the slices of a 3-D image array; 0 for a 2-D one."""
@@ -274,17 +288,20 @@ cdef class Convolution:
         return self.family.winograd_workspace(&self.g, &self.blocking)
 
     def pack(self, weight, bias, packed, gh=None, gw=None):
-        """gh, gw: Winograd's weight transforms per axis, float64, C-contiguous."""
-        cdef Buffer w = Buffer(weight), b = Buffer(bias), p = Buffer(packed, True), h = Buffer(gh), v = Buffer(gw)
+        """weight: of 4 axes; a view, but for depthwise. gh, gw: Winograd's weight transforms per axis, float64, C-contiguous."""
+        cdef Buffer w = Buffer(weight, strided=self.kind != DEPTHWISE), b = Buffer(bias), p = Buffer(packed, True), h = Buffer(gh), v = Buffer(gw)
+        cdef conv_weight view
+        if self.kind != DEPTHWISE:
+            view = w.weight(self.g.nhwc)
         with nogil:
             if self.kind == WINOGRAD:
-                self.family.winograd_pack(&self.g, &self.blocking, <const double *>h.view.buf, <const double *>v.view.buf, w.view.buf, p.view.buf)
+                self.family.winograd_pack(&self.g, &self.blocking, <const double *>h.view.buf, <const double *>v.view.buf, &view, p.view.buf)
             elif self.kind == DEPTHWISE:
                 self.family.depthwise_pack(&self.g, w.view.buf, b.view.buf, p.view.buf)
             elif self.kind == FEW_CHANNELS:
                 self.family.few_channels_pack(&self.g, w.view.buf, p.view.buf)
             else:
-                self.family.gemm_pack(&self.g, w.view.buf, p.view.buf)
+                self.family.gemm_pack(&self.g, &view, p.view.buf)
 
     def run(self, x, weight, bias, residual, y, int threads):
         cdef Buffer bx = Buffer(x, strided=True), bw = Buffer(weight), bb = Buffer(bias), br = Buffer(residual, strided=True)

@@ -28,7 +28,6 @@ def valid_tap_share(p: Problem) -> float:
 
 
 PIXELS = 192  # output pixels of a block, at least, where they are rows of the product
-LINE = 64  # bytes of a cache line
 
 
 class ImplicitGemm:
@@ -77,11 +76,12 @@ class ImplicitGemm:
         else:
             waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
             share = valid_tap_share(p)
-            # visiting the accumulators costs about four steps of the summation
-            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + 4 / max(1.0, p.k * share))
+            # visiting the accumulators costs about four steps of the summation, and as much where the panels are narrower and the steps shorter
+            most = 4 if cpu.isa_row.vector_bytes == 64 else 2
+            width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / most))
+            visit = 4 * max(1.0, (3 if most == 4 else 1.5) / width)
+            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             workspace = offsets
-            if p.layout == "nhwc" and p.groups > 1 and p.icg * p.itemsize < LINE:  # each group comes again to lines that it shares with others
-                compute += p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14 * cycle
             if p.layout == "nchw":
                 strip = self._strip_rows(p, b.block) * p.iw
                 bands = math.ceil(p.oh / b.block)
@@ -99,4 +99,4 @@ class ImplicitGemm:
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
         weight_format = self.name, cpu.isa, convolution.weight_form()
-        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, padded_bias=convolution.bias_columns())
+        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, views=True, padded_bias=convolution.bias_columns())

@@ -15,6 +15,7 @@ from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, ali
 from cpuconv.problem import Activation, Axis, Problem
 
 LARGE = 4 << 20  # bytes of a weight that comes from far, and whose new form goes to new pages
+LINE = 64  # bytes of a cache line, nearly everywhere
 
 
 class Packed(NamedTuple):
@@ -81,6 +82,13 @@ def pack_seconds(size: float, rate: float) -> float:
     return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
 
 
+def shared_lines(p: Problem, cpu: Cpu) -> float:
+    """Seconds that it costs to do one group after the other where their channels share cache lines, which each visits anew."""
+    if p.layout != "nhwc" or p.groups == 1 or p.icg * p.itemsize >= LINE:
+        return 0.0
+    return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
+
+
 @dataclass(frozen=True)
 class NativePlan:
     """One C `Convolution` and how its weight and bias are packed."""
@@ -90,6 +98,7 @@ class NativePlan:
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
     packs: bool = True  # the kernel reads the weight in a form of its own
+    views: bool = False  # which is made of any view of it
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -101,6 +110,7 @@ class NativePlan:
             padded = np.zeros((p.groups, self.padded_bias), dtype)
             padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
             values = padded
+        weight = (weight if self.views else np.ascontiguousarray(weight)).reshape(p.weight_shape)
         if not self.packs:
             return Packed(weight, values)
         packed = aligned_empty(self.convolution.packed_size(), dtype)

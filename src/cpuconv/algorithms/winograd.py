@@ -87,7 +87,7 @@ class Winograd:
         passes = 1 if p.layout == "nhwc" else 1.6  # NCHW: and the transposes
         transforms = passes * tiles * (ic_vectors + oc_vectors) * n * 5 / (1e9 * cpu.ghz)
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
-        seconds = 2e-6 + gemm + max(transforms, traffic / cpu.bandwidth(traffic))
+        seconds = 2e-6 + gemm + max(transforms, traffic / cpu.bandwidth(traffic)) + native.shared_lines(p, cpu)
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
@@ -113,7 +113,7 @@ class Winograd:
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         transforms = self._weight_transform(problem.kh), self._weight_transform(problem.kw)
         return native.NativePlan(
-            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), transforms=transforms
+            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), views=True, transforms=transforms
         )
 
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cpuconv.bench import worker
-from cpuconv.bench.layers import NETWORKS, Layer, layers_of
+from cpuconv.bench.layers import GROUPED_NETWORKS, NETWORKS, Layer, layers_of
 from cpuconv.bench.peers import ALL, OURS, PEERS
 from cpuconv.bench.report import Report, geometric_mean, write_json, write_markdown
 from cpuconv.bench.roofs import measure_roofs
@@ -34,8 +34,11 @@ def _peers(context: click.Context, parameter: click.Parameter, text: str | None)
     return list(dict.fromkeys(names))
 
 
+NETWORK = click.Choice((*NETWORKS, *GROUPED_NETWORKS), case_sensitive=False)
+
+
 @click.command()
-@click.option("--network", "networks", multiple=True, type=click.Choice(NETWORKS, case_sensitive=False), metavar="NAME", help="Only its layers.")
+@click.option("--network", "networks", multiple=True, type=NETWORK, metavar="NAME", help="Only its layers.")
 @click.option("--layers", "pattern", default="", callback=_pattern, metavar="REGEX", help="Only layers whose name or problem matches.")
 @click.option("--peers", callback=_peers, metavar="A,B", help=f"Of {', '.join(PEERS)}; all by default, none with ''.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images of an inference.")
@@ -50,7 +53,8 @@ def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str],
     about ten minutes.
 
     \b
-    Networks: ResNet-50, VGG-16, MobileNetV2, EfficientNet-B0, YOLOv8n, U-Net, DeepLabV3, ConvNeXt-T, TextCNN.
+    Networks: ResNet-50, VGG-16, MobileNetV2, EfficientNet-B0, YOLOv8n, U-Net, DeepLabV3, ConvNeXt-T, TextCNN; and,
+    only if named, of grouped layers: ResNeXt-50, RegNet, ShuffleNet.
 
     Written are results.md with tables, results.json with every figure, and charts: a roofline, the sum over each network, and
     every layer against the best peer.
