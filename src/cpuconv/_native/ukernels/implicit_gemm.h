@@ -12,52 +12,83 @@ INLINE int FN(channel_rows)(const conv_geometry *g) {
     return !g->nhwc && ((g->kh * g->kw == 1 && 16 * FN(padded)(pixels) <= 17 * pixels) || g->oc / g->groups <= VL / 2);
 }
 
-/* VL output channels of an OIHW weight, of which `channels` exist, to rows [kh kw icg] of a panel of nr columns, by transposing. */
-static void FN(pack_channels)(const conv_geometry *g, const T *w, long channels, const T *end, T *to, long nr) {
-    const long taps = g->kh * g->kw, icg = g->ic / g->groups, k = taps * icg, width = MIN(VL, nr);
+INLINE const T *FN(tap_of)(const conv_geometry *g, const conv_weight *w, long tap) { return (const T *)w->first + tap / g->kw * w->row + tap % g->kw * w->column; }
+
+/* `length` numbers that lie side by side in each of `channels` <= VL output channels, to rows of a panel of nr columns, by transposing. The rows
+   are `step` apart, and every `inner` of them begin one row after the last that did. */
+static void FN(pack_run)(const T *from, long output, long channels, long length, const T *end, long inner, long step, T *to, long nr) {
+    const long width = MIN(VL, nr);
     T block[VL * VL] __attribute__((aligned(64)));
-    for (long i = 0, c = 0, t = 0; i < k; i += VL) {
-        FN(planes_to_pixels)(w + i, k, channels, MIN(VL, k - i), end, block, VL);
-        for (long l = 0; l < MIN(VL, k - i); l++) {
-            FN(copy)(to + (t * icg + c) * nr, block + l * VL, width);
-            if (++t == taps) t = 0, c++;
+    for (long i = 0, done = 0; i < length; i += VL) {
+        const long n = MIN(VL, length - i);
+        FN(planes_to_pixels)(from + i, output, channels, n, end, block, VL);
+        for (long l = 0; l < n; l++, to += step * nr) {
+            if (done++ == inner) {
+                done = 1;
+                to += (1 - inner * step) * nr;
+            }
+            FN(copy)(to, block + l * VL, width);
         }
     }
 }
 
-/* Weight (HWIO, or OIHW of NCHW) to panels [group][panel][kh kw icg][nr], or for channel rows to [oc][kh kw icg]. */
-static void FN(gemm_pack)(const conv_geometry *g, const void *weight, void *packed) {
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw;
-    const T *w = weight;
+/* `valid` output channels of a weight from o on to rows [kh kw icg] of a panel. Side by side lie the output channels (HWIO), numbers of one
+   (OIHW), its taps, turned round perhaps, or its channels (the weight of the input's gradient, of OIHW and of HWIO). */
+static void FN(pack_panel)(const conv_geometry *g, const conv_weight *w, long o, long valid, T *to, long nr) {
+    const long taps = g->kh * g->kw, icg = g->ic / g->groups, step = w->column;
+    const int by_taps = taps > 1 && (step == 1 || step == -1) && (g->kh == 1 || w->row == g->kw * step), whole = by_taps && step == 1 && w->channel == taps;
+    const long runs = w->output == 1 ? 0 : whole ? 1 : by_taps ? icg : w->channel == 1 ? taps : 0, tap = step < 0 ? taps - 1 : 0;
+    for (long run = 0; run < runs; run++)
+        for (long j = 0; j < valid; j += VL) {
+            const T *from = FN(tap_of)(g, w, by_taps ? tap : run) + (o + j) * w->output;
+            const long channels = MIN(VL, valid - j);
+            if (whole) FN(pack_run)(from, w->output, channels, taps * icg, w->end, taps, icg, to + j, nr);
+            else if (by_taps) FN(pack_run)(from + run * w->channel, w->output, channels, taps, w->end, taps, step * icg, to + (tap * icg + run) * nr + j, nr);
+            else FN(pack_run)(from, w->output, channels, icg, w->end, icg, 1, to + run * icg * nr + j, nr);
+        }
+    if (runs) return;
+    /* Rows in the order of memory. */
+    const int taps_inside = w->output != 1;
+    for (long i = 0; i < (taps_inside ? icg : taps); i++)
+        for (long l = 0; l < (taps_inside ? taps : icg); l++) {
+            const long t = taps_inside ? l : i, c = taps_inside ? i : l;
+            const T *from = FN(tap_of)(g, w, t) + c * w->channel + o * w->output;
+            T *row = to + (t * icg + c) * nr;
+            if (w->output == 1) FN(copy)(row, from, valid);
+            else
+                for (long j = 0; j < valid; j++) row[j] = from[j * w->output];
+            FN(zero)(row + valid, nr - valid);
+        }
+}
+
+/* Weight to panels [group][panel][kh kw icg][nr], or for channel rows to [oc][kh kw icg]. */
+static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *packed) {
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg;
     T *to = packed;
     if (FN(channel_rows)(g)) {
-        if (taps == 1) memcpy(to, w, (size_t)(g->oc * icg) * sizeof(T));
+        if (taps == 1 && w->output == 1 && w->channel != 1) FN(image_to_pixels)(w->first, w->channel, icg, g->oc, w->end, to);
         else
             for (long o = 0; o < g->oc; o++)
-                for (long t = 0; t < taps; t++)
-                    for (long c = 0; c < icg; c++) *to++ = w[(o * icg + c) * taps + t];
+                for (long t = 0; t < taps; t++, to += icg) {
+                    const T *from = FN(tap_of)(g, w, t) + o * w->output;
+                    if (w->channel == 1) FN(copy)(to, from, icg);
+                    else
+                        for (long c = 0; c < icg; c++) to[c] = from[c * w->channel];
+                }
         return;
     }
-    const long k = taps * icg;
     for (long group = 0; group < g->groups; group++)
         for (long i = 0; i < FN(panel_count)(ocg); i++) {
             const FN(panel) p = FN(panel_at)(ocg, i);
-            const long o = group * ocg + p.column;
-            if (g->nhwc)
-                for (long row = 0; row < k; row++) {
-                    FN(copy)(to + row * p.nr, w + row * g->oc + o, p.valid);
-                    FN(zero)(to + row * p.nr + p.valid, p.nr - p.valid);
-                }
-            else
-                for (long j = 0; j < p.nr; j += VL) FN(pack_channels)(g, w + (o + j) * k, MIN(VL, p.valid - j), w + g->oc * k, to + j, p.nr);
+            FN(pack_panel)(g, w, group * ocg + p.column, p.valid, to, p.nr);
             to += k * p.nr;
         }
 }
 
-/* Elements of the packed weight, and columns to which each group's bias is padded (0: not at all). */
+/* Elements of the packed weight (transposing writes whole vectors), and columns to which each group's bias is padded (0: not at all). */
 static long FN(gemm_weight_size)(const conv_geometry *g) {
     const long k = g->kh * g->kw * (g->ic / g->groups);
-    return FN(channel_rows)(g) ? g->oc * k : g->groups * k * FN(padded)(g->oc / g->groups);
+    return FN(channel_rows)(g) ? g->oc * k + VL : g->groups * k * FN(padded)(g->oc / g->groups);
 }
 static long FN(gemm_bias_columns)(const conv_geometry *g) { return FN(channel_rows)(g) ? 0 : FN(padded)(g->oc / g->groups); }
 

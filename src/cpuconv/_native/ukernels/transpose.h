@@ -56,6 +56,15 @@ INLINE VEC FN(choose)(VEC a, VEC b, FN(mask) lanes) {
 #endif
 }
 
+/* Elements of a by number. */
+INLINE VEC FN(permute)(VEC a, FN(mask) lanes) {
+#ifdef __clang__
+    return FN(choose)(a, a, lanes);
+#else
+    return __builtin_shuffle(a, lanes);
+#endif
+}
+
 INLINE VEC FN(gather)(const T *from, long step, long n) {
     T v[VL] = {0};
     for (long i = 0; i < n; i++) v[i] = from[i * step];
