@@ -336,6 +336,37 @@ def test_public_names_are_documented(name):
         assert inspect.getdoc(value) and len(inspect.getdoc(value)) > 40
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_calls_after_the_first_look_at_their_arguments_too(form, layout):
+    """A layer keeps what it found out in the latest call; arrays of other forms, shapes and types still go their own way."""
+    x, w = (X, W) if layout == "NCHW" else (nhwc(X), hwio(W))
+    conv = Conv2d(w, B, layout=layout)
+    y = conv(x)
+    np.testing.assert_array_equal(conv(form(x)), y)
+    out = np.empty_like(y)
+    assert conv(x, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    np.testing.assert_array_equal(conv(x[:1]), y[:1])
+    np.testing.assert_array_equal(conv(x[0], out=out[0]), y[0])
+    assert conv(x.astype(np.float64)).dtype == np.float64
+    np.testing.assert_array_equal(conv(x, np.ones_like(y)), y + 1)
+    conv(x, out=out)
+    for wrong, exception in ((out[:1], ValueError), (out.astype(np.float64), TypeError), (readonly(out), ValueError), (out.tolist(), TypeError)):
+        with pytest.raises(exception, match="out: "):
+            conv(x, out=wrong)
+    with pytest.raises(ValueError, match="x"):
+        conv(x[..., :2])
+    both = np.zeros(x.size + y.size, np.float32)
+    view = both[: x.size].reshape(x.shape)
+    view[:] = x
+    with pytest.raises(ValueError, match="out: must not overlap x"):
+        conv(view, out=both[x.size - 1 : -1].reshape(y.shape))
+    np.testing.assert_array_equal(conv(view, out=both[x.size :].reshape(y.shape)), y)
+    strided = np.zeros((*y.shape[:-1], 2 * y.shape[-1]), np.float32)[..., ::2]
+    np.testing.assert_array_equal(conv(x, out=strided), y)
+
+
 def test_layer_forgets_old_shapes():
     conv = cpuconv.Conv2d(np.ones((1, 1, 1, 1), np.float32))
     for size in range(1, 200):

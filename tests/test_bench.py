@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_the_report_has_its_tables(written: tuple[Path, Result, list[str]]) -> N
         assert f"({picture.name})" in text
 
 
+def test_batches(tmp_path: Path) -> None:
+    result = run("--batch", "3", "--peers", "", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "batch 3" in result.output and "batch 3" in (tmp_path / "results.md").read_text()
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["batch"] == 3 and document["layers"][0]["problem"].startswith("n3_")
+
+
 def test_missing_peers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "absent", Peer("Absent", peers.cpuconv_nchw, ("no_such_module",), "no-such-package"))
     monkeypatch.setitem(ALL, "absent", PEERS["absent"])
@@ -98,7 +107,7 @@ def test_missing_peers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("peer", [name for name in PEERS if not PEERS[name].missing])
 def test_peers_give_the_right_result(peer: str) -> None:
     # In a process of its own, as a peer may crash; a peer that its own requirements keep from running is not ours to test.
-    (result,) = worker.run([LAYER], [peer], 1, 0.001)
+    (result,) = worker.run([replace(LAYER, problem=replace(LAYER.problem, n=2))], [peer], 1, 0.001)
     if peer in result.failures:
         assert "wrong result" not in result.failures[peer]
         pytest.skip(result.failures[peer])

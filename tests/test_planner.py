@@ -104,7 +104,7 @@ def test_workspace_limit_degrades_then_refuses():
 
 def test_winograd_names_the_best_tile():
     rows = candidates(LAYER, Budget("winograd"), HERE)
-    assert {row.algorithm.name for row in rows if not row.rejection} <= {"winograd_f2x3", "winograd_f4x3", "winograd_f6x3"}
+    assert {row.algorithm.name for row in rows if not row.rejection} <= {"winograd_f2x3", "winograd_f4x3", "winograd_f5x3", "winograd_f6x3"}
     assert all(row.algorithm.name.startswith("winograd_f") for row in rows)
     assert chosen(LAYER, Budget("winograd")) == rows[0].algorithm.name
 

@@ -158,6 +158,16 @@ def packed_columns(str isa, str dtype, long columns):
     return find_family(isa, dtype).gemm_packed_size(1, columns)
 
 
+def spend_cycles(long count):
+    """Spends `count` cycles: half as many steps of two cycles, each waiting for the one before, which no compiler can shorten."""
+    cdef unsigned long x = count, k = count | 1
+    cdef long i
+    with nogil:
+        for i in range(count // 2):
+            x = (x ^ k) + k
+    return x
+
+
 cdef class Buffer:
     """A pointer to an array's first element that keeps the array alive; NULL for None."""
     cdef Py_buffer view
@@ -194,6 +204,10 @@ cdef class Buffer:
     cdef long slice(self, bint nhwc) noexcept:
         """Elements between the slices of a 3-D image array; 0 for a 2-D one."""
         return self.view.strides[1 if nhwc else 2] // self.view.itemsize if self.view.ndim == 5 else 0
+
+
+cdef object no_workspace():
+    return MemoryError("convolution: no memory for the workspace of a thread")
 
 
 cdef int set_geometry(conv_geometry *g, values) except -1:
@@ -282,20 +296,87 @@ cdef class Convolution:
         t.x, t.weight, t.bias, t.residual, t.y = bx.pointer(), bw.pointer(), bb.pointer(), br.pointer(), by.pointer()
         t.x_end, t.xs, t.ys = bx.end(), bx.strides(self.g.nhwc), by.strides(self.g.nhwc)
         with nogil:
-            if self.kind == IMPLICIT_GEMM:
-                status = self.family.implicit_gemm(&self.g, &self.blocking, &t, self.act, threads)
-            elif self.kind == WINOGRAD:
-                status = self.family.winograd(&self.g, &self.blocking, &t, self.act, threads)
-            elif self.kind == DEPTHWISE:
-                status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
-            elif self.kind == INVOLUTION:
-                status = self.family.involution(&self.g, &self.blocking, &t, self.act, threads)
-            elif self.kind == FEW_CHANNELS:
-                status = self.family.few_channels(&self.g, &self.blocking, &t, self.act, threads)
-            else:
-                status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
+            status = self.compute(&t, threads)
         if status:
-            raise MemoryError("convolution: no memory for the workspace of a thread")
+            raise no_workspace()
+
+    cdef int compute(self, const conv_tensors *t, int threads) noexcept nogil:
+        if self.kind == IMPLICIT_GEMM:
+            return self.family.implicit_gemm(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == WINOGRAD:
+            return self.family.winograd(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == DEPTHWISE:
+            return self.family.depthwise(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == INVOLUTION:
+            return self.family.involution(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == FEW_CHANNELS:
+            return self.family.few_channels(&self.g, &self.blocking, t, self.act, threads)
+        return self.family.im2col(&self.g, &self.blocking, t, self.act, &self.blas, threads)
+
+
+cdef conv_strides packed_strides(long channels, long rows, long pixels, bint nhwc) noexcept:
+    """Of a C-contiguous image array."""
+    cdef conv_strides s
+    s.image = channels * rows * pixels
+    s.channel, s.row, s.pixel = (1, pixels * channels, channels) if nhwc else (rows * pixels, pixels, 1)
+    return s
+
+
+cdef class Bound:
+    """A Convolution with its packed weight and bias: the short way for C-contiguous arrays of given shapes (of as many elements as the geometry's)."""
+    cdef Convolution convolution
+    cdef Buffer weight, bias
+    cdef conv_tensors tensors
+    cdef Py_ssize_t x_shape[8]
+    cdef Py_ssize_t y_shape[8]
+    cdef int ndim
+    cdef Py_ssize_t itemsize
+
+    def __init__(self, Convolution convolution, weight, bias, x_shape, y_shape):
+        cdef conv_geometry *g = &convolution.g
+        self.convolution, self.weight, self.bias = convolution, Buffer(weight), Buffer(bias)
+        self.tensors.weight, self.tensors.bias, self.tensors.residual = self.weight.pointer(), self.bias.pointer(), NULL
+        self.tensors.xs, self.tensors.ys = packed_strides(g.ic, g.ih, g.iw, g.nhwc), packed_strides(g.oc, g.oh, g.ow, g.nhwc)
+        self.ndim, self.itemsize = len(x_shape), 8 if convolution.f64 else 4
+        for i in range(self.ndim):
+            self.x_shape[i], self.y_shape[i] = x_shape[i], y_shape[i]
+
+    def run(self, x, y, int threads):
+        """Compute y from x, both of the Convolution's dtype; or, where they do not fit or overlap, return False and do nothing."""
+        cdef Py_buffer bx, by
+        cdef conv_tensors t = self.tensors
+        cdef int status = 0
+        cdef bint fits
+        PyObject_GetBuffer(x, &bx, PyBUF_STRIDES)
+        try:
+            PyObject_GetBuffer(y, &by, PyBUF_STRIDES)
+            try:
+                fits = self.fits(&bx, self.x_shape) and self.fits(&by, self.y_shape) and not by.readonly
+                t.x, t.x_end, t.y = bx.buf, <const char *>bx.buf + bx.len, by.buf
+                if fits and (t.x_end <= <const void *>by.buf or <const void *>(<const char *>by.buf + by.len) <= t.x):
+                    with nogil:
+                        status = self.convolution.compute(&t, threads)
+                else:
+                    return False
+            finally:
+                PyBuffer_Release(&by)
+        finally:
+            PyBuffer_Release(&bx)
+        if status:
+            raise no_workspace()
+        return True
+
+    cdef bint fits(self, const Py_buffer *b, const Py_ssize_t *shape) noexcept:
+        """Whether an array is of that shape, C-contiguous, aligned and not empty."""
+        cdef Py_ssize_t step = self.itemsize
+        cdef int i
+        if b.ndim != self.ndim or b.len == 0 or <uintptr_t>b.buf % <uintptr_t>step:
+            return False
+        for i in range(self.ndim - 1, -1, -1):
+            if b.shape[i] != shape[i] or (b.strides[i] != step and shape[i] != 1):
+                return False
+            step *= shape[i]
+        return True
 
 
 cdef class Separable:
@@ -392,7 +473,7 @@ cdef class Int8Convolution:
             else:
                 status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
         if status:
-            raise MemoryError("convolution: no memory for the workspace of a thread")
+            raise no_workspace()
 
 
 cdef class WeightGradient:

@@ -11,8 +11,9 @@ from cpuconv.problem import Problem
 
 class Depthwise:
     name = "depthwise"
-    version = 2
+    version = 3
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem
@@ -28,12 +29,11 @@ class Depthwise:
         return p.layout == "nchw" and common and (p.kh in (3, 5) or (p.kh == 7 and p.stride == (1, 1)))
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band: two of NHWC in place; of strips as many as half of L2 holds, at least 4 times those that bands share."""
+        """Output rows of a band: as many as half of L2 holds with their input, all channels (NHWC) or a strip; at least 4 times those that bands share."""
         vl = cpu.vector_length(p.dtype)
-        if p.layout == "nhwc" and p.ic >= vl:
-            return native.Blocking(2)
+        channels = p.ic if p.layout == "nhwc" else vl
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * p.itemsize * vl)
+        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * p.itemsize * channels)
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
@@ -56,7 +56,8 @@ class Depthwise:
             workspace += (in_rows * p.iw + band * p.ow) * vl * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         seconds = 1e-6 + max(cycles / (1e9 * cpu.ghz) / cpu.isa_row.fma_per_cycle, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, workspace, vectors * vl * (p.kh * p.kw + 1) * p.itemsize, native.plain_error(p))
+        packed = vectors * vl * (p.kh * p.kw + 1) * p.itemsize
+        return Cost(seconds, workspace, packed, native.plain_error(p), native.pack_seconds(packed, 5e9))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem

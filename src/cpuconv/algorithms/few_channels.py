@@ -19,6 +19,7 @@ class FewChannels:
     name = "few_channels"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p, vl = problem, cpu.vector_length(problem.dtype)
@@ -59,7 +60,7 @@ class FewChannels:
 
     def _shifted_rows(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         """Cycles, and bytes of workspace."""
-        vl, fma = cpu.vector_length(p.dtype), cpu.isa_row.fma_per_cycle
+        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
         down, across = self._phases(p)
         pitch, rows = self._pitch(p), self.blocking(p, cpu).block
         in_place = p.ow % vl == 0 and not p.epilogue.residual
@@ -82,12 +83,12 @@ class FewChannels:
         row = (max(p.ow, pixels) * p.stride[1] + p.kw * p.dilation[1]) * p.ic  # elements of the copy
         rows = self.blocking(p, cpu).block
         band = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1
-        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 3) / cpu.isa_row.fma_per_cycle
+        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 3) / cpu.rates.fma_per_cycle
         cycles += -(-p.oh // rows) * band * (20 + 4 * row / vl)
         return p.n * cycles, band * row * p.itemsize + 8 * p.k
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
-        vl, fma = cpu.vector_length(p.dtype), cpu.isa_row.fma_per_cycle
+        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
         pixels = 8 if cpu.isa_row.vector_bytes == 64 else 4
         columns = (pixels - 1) * p.stride[1] + (p.kw - 1) * p.dilation[1] + 1
         rows = p.kh + p.stride[0]
@@ -104,7 +105,7 @@ class FewChannels:
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / 3  # a third of the traffic is not hidden
-        return Cost(seconds, workspace, weight, native.plain_error(p), weight / 2e9)
+        return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 2e9))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem

@@ -34,6 +34,7 @@ class ImplicitGemm:
     name = "implicit_gemm"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.unsupported(problem)
@@ -89,7 +90,7 @@ class ImplicitGemm:
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, workspace, weight, native.plain_error(p), weight / 5e9)
+        return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 30e9 if p.layout == "nhwc" else 13e9) + 5e-8 * p.groups)
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem

@@ -15,6 +15,7 @@ from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, ali
 from cpuconv.problem import Activation, Axis, Problem
 
 LINE = 64  # bytes of a cache line, nearly everywhere
+LARGE = 4 << 20  # bytes that the allocator does not keep when they are freed
 
 
 class Packed(NamedTuple):
@@ -83,6 +84,11 @@ def shared_lines(p: Problem, cpu: Cpu) -> float:
     return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
 
 
+def pack_seconds(size: float, rate: float) -> float:
+    """Packing a weight into so many bytes of new memory, at a rate of bytes a second; large memory comes from the system, page by page."""
+    return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
+
+
 @dataclass(frozen=True)
 class NativePlan:
     """One C `Convolution` and how its weight and bias are packed."""
@@ -92,7 +98,6 @@ class NativePlan:
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
     packs: bool = True  # the kernel reads the weight in a form of its own
-    strided: bool = True  # takes views of x, residual and out
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -118,6 +123,9 @@ class NativePlan:
         if y is not out:
             out[...] = y
 
+    def bind(self, packed: Packed, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> core.Bound:
+        return core.Bound(self.convolution, packed.weight, packed.bias, x_shape, y_shape)
+
 
 class WeightBlocking(NamedTuple):
     """Of conv_blocking: pixels of a block; channels of a task, of either kind; chunks of the sum."""
@@ -135,7 +143,6 @@ class WeightPlan:
     cost: Cost
     gradient: core.WeightGradient = field(repr=False)
     weight_format: Hashable = "as it is"
-    strided: bool = True
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
         return weight

@@ -19,19 +19,20 @@ from cpuconv.problem import Problem
 
 SCRATCH = 3 << 20  # bytes that a block's transformed tiles may take
 
-SUM = 256  # input channels summed in one chain: more would err more
+SUM = {4: 256, 6: 256, 7: 128, 8: 256}  # input channels summed in one chain, by points along an axis: more would err more
 
 # Largest error seen, relative to max|y| and in units of rounding, of 1 channel and its growth with the root of their number,
 # on random data, with a margin; by points along an axis, for both axes and for one.
-ERROR = {4: (10.0, 0.8), 6: (40.0, 4.0), 8: (200.0, 20.0)}
-ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 8: (30.0, 3.0)}
+ERROR = {4: (10.0, 0.8), 6: (40.0, 4.0), 7: (62.0, 9.0), 8: (200.0, 20.0)}
+ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 7: (20.0, 2.2), 8: (30.0, 3.0)}
 
 
 class Winograd:
     """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
 
-    version = 2
+    version = 3
     plain = False
+    strided = True
 
     def __init__(self, m: int, r: int, stride: int = 1) -> None:
         self.m, self.r, self.stride = m, r, stride
@@ -66,7 +67,7 @@ class Winograd:
         tiles = max(cpu.l2 // 2 // tile_bytes, 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
         points = tuple(map(float, cook_toom.POINTS[self.points]))
-        return native.Blocking(tiles, kc=SUM, mh=mh, mw=mw, points=points)
+        return native.Blocking(tiles, kc=SUM[self.points], mh=mh, mw=mw, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
@@ -89,7 +90,7 @@ class Winograd:
         seconds = 2e-6 + gemm + max(transforms, traffic / cpu.bandwidth(traffic)) + native.shared_lines(p, cpu)
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
-        error = unit * (one + growth * math.sqrt(min(p.icg, SUM)))
+        error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
         return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * weight / (p.ic * p.oc * p.itemsize) * 1.3e-9)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:
@@ -116,7 +117,7 @@ class Winograd:
 
 
 WINOGRADS = (
-    Winograd(2, 3), Winograd(4, 3), Winograd(6, 3), Winograd(5, 3, stride=2),
+    Winograd(2, 3), Winograd(4, 3), Winograd(5, 3), Winograd(6, 3), Winograd(5, 3, stride=2),
     Winograd(5, 2), Winograd(3, 4), Winograd(2, 5), Winograd(4, 5), Winograd(2, 7),
 )  # fmt: skip
 """Tiles of 4, 6 and 8 points: more would err too much in float32."""

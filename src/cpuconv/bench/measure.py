@@ -12,6 +12,7 @@ import numpy as np
 from cpuconv import reference
 from cpuconv.bench.layers import Layer
 from cpuconv.bench.peers import ALL, Runner, Unable
+from cpuconv.layers import Conv2d
 from cpuconv.plan import Array
 from cpuconv.problem import Problem
 
@@ -46,15 +47,23 @@ def data(p: Problem) -> tuple[Array, Array, Array]:
     return x, w, rng.standard_normal(p.oc, np.float32)
 
 
-def minima(calls: Mapping[str, Callable[[], object]], seconds: float, entering: Callable[[str], None] = lambda name: None) -> dict[str, float]:
+def layer_of(p: Problem, w: Array, b: Array | None, algorithm: str = "auto") -> Conv2d:
+    """The layer that poses a problem."""
+    return Conv2d(w, b, p.stride, (p.padding[:2], p.padding[2:]), p.dilation, p.groups, layout=p.layout.upper(), algorithm=algorithm)
+
+
+def minima(
+    calls: Mapping[str, Callable[[], object]], seconds: float, entering: Callable[[str], None] = lambda name: None, *,
+    rounds: int = ROUNDS, pause: float = PAUSE,
+) -> dict[str, float]:  # fmt: skip
     """The shortest time of each call in interleaved rounds, so that a drift of the machine hits all alike."""
     best = dict.fromkeys(calls, math.inf)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in calls.items():
             entering(name)
-            time.sleep(PAUSE)
+            time.sleep(pause)
             call()
-            end = time.perf_counter() + seconds / ROUNDS
+            end = time.perf_counter() + seconds / rounds
             while True:
                 start = time.perf_counter()
                 call()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -40,10 +41,11 @@ NETWORK = click.Choice((*NETWORKS, *GROUPED_NETWORKS), case_sensitive=False)
 @click.option("--network", "networks", multiple=True, type=NETWORK, metavar="NAME", help="Only its layers.")
 @click.option("--layers", "pattern", default="", callback=_pattern, metavar="REGEX", help="Only layers whose name or problem matches.")
 @click.option("--peers", callback=_peers, metavar="A,B", help=f"Of {', '.join(PEERS)}; all by default, none with ''.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images of an inference.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=0.15, show_default=True, metavar="S", help="Per layer and contestant.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="cpuconv-bench", show_default=True, help="Where to write.")
-def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str], threads: int, seconds: float, output: Path) -> None:
+def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str], batch: int, threads: int, seconds: float, output: Path) -> None:
     """Time the layers of standard networks in cpuconv and in other libraries.
 
     Each layer runs in cpuconv (both layouts) and in every peer that is installed, by turns, on the same data; each result is
@@ -57,9 +59,9 @@ def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str],
     Written are results.md with tables, results.json with every figure, and charts: a roofline, the sum over each network, and
     every layer against the best peer.
     """
-    chosen = [
-        layer for network in networks or NETWORKS for layer in layers_of(network) if pattern.search(layer.name) or pattern.search(str(layer.problem))
-    ]
+    known = [layer for network in networks or NETWORKS for layer in layers_of(network)]
+    found = [layer for layer in known if pattern.search(layer.name) or pattern.search(str(layer.problem))]
+    chosen = [replace(layer, problem=replace(layer.problem, n=batch)) for layer in found]
     if not chosen:
         raise click.BadParameter(f"no layer matches {pattern.pattern!r}", param_hint="'--layers'")
     try:
@@ -72,7 +74,7 @@ def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str],
     console = Console()
     for name, modules in missing.items():
         console.print(f"{PEERS[name].title} is left out: {', '.join(modules)} not installed.", style="yellow")
-    report = Report([], names, missing, measure_roofs(threads), threads, seconds)
+    report = Report([], names, missing, measure_roofs(threads), threads, seconds, batch)
     console.print(f"{len(chosen)} layers, {len(names)} contestants; {report.setting}", markup=False, highlight=False)
     columns = (TextColumn("{task.description:<52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:

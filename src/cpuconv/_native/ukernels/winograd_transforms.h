@@ -1,5 +1,5 @@
-/* The transforms of F(m,r) per axis by Cook-Toom interpolation at 0, +-p0, +-p1, ..., infinity: n = m + r - 1 points, n even (n = 1: no
-   transform along that axis). Channels lie in vectors. */
+/* The transforms of F(m,r) per axis by Cook-Toom interpolation at n = m + r - 1 points: +-p0, +-p1, ..., infinity and, if n is even, 0
+   (n = 1: no transform along that axis). Channels lie in vectors. */
 
 /* Squares, and elementary symmetric polynomials of the squares, of the points. */
 typedef struct {
@@ -8,7 +8,7 @@ typedef struct {
 
 static FN(points) FN(make_points)(const conv_blocking *b, int n) {
     FN(points) c = {0};
-    const int count = (n - 2) / 2;
+    const int count = (n - 1) / 2;
     double q[3] = {0};
     for (int i = 0; i < count; i++) {
         q[i] = b->point[i] * b->point[i];
@@ -52,14 +52,18 @@ INLINE void FN(to_points)(const int n, const FN(points) *c, const VEC *d, const 
         }
         o[5 * os] = c->product * d[ds] + (d[5 * ds] - c->sum * d[3 * ds]);
     } else {
-        o[0] = (d[6 * ds] - c->sum * d[4 * ds]) + (c->sum2 * d[2 * ds] - c->product * d[0]);
-        UNROLL for (int i = 0; i < 3; i++) {
-            const VEC even = c->pairs[i] * d[2 * ds] + (d[6 * ds] - c->others[i] * d[4 * ds]);
-            const VEC odd = c->p[i] * (c->pairs[i] * d[ds] + (d[5 * ds] - c->others[i] * d[3 * ds]));
-            o[(1 + 2 * i) * os] = even + odd;
-            o[(2 + 2 * i) * os] = even - odd;
+        if (n == 8) { /* 0 apart, the rows are those of n = 7 on the elements from the second on */
+            o[0] = (d[6 * ds] - c->sum * d[4 * ds]) + (c->sum2 * d[2 * ds] - c->product * d[0]);
+            d += ds;
+            o += os;
         }
-        o[7 * os] = (d[7 * ds] - c->sum * d[5 * ds]) + (c->sum2 * d[3 * ds] - c->product * d[ds]);
+        UNROLL for (int i = 0; i < 3; i++) {
+            const VEC even = c->pairs[i] * d[ds] + (d[5 * ds] - c->others[i] * d[3 * ds]);
+            const VEC odd = c->p[i] * (c->pairs[i] * d[0] + (d[4 * ds] - c->others[i] * d[2 * ds]));
+            o[2 * i * os] = even + odd;
+            o[(2 * i + 1) * os] = even - odd;
+        }
+        o[6 * os] = (d[6 * ds] - c->sum * d[4 * ds]) + (c->sum2 * d[2 * ds] - c->product * d[0]);
     }
 }
 
@@ -80,18 +84,20 @@ INLINE void FN(from_points)(const int n, const int m, const FN(points) *c, const
         o[0] = d[0];
         return;
     }
+    const int zero = n % 2 == 0;
+    const VEC *pairs = d + zero * ds;
     VEC even[3], odd[3];
-    UNROLL for (int i = 0; i < (n - 2) / 2; i++) {
-        even[i] = d[(1 + 2 * i) * ds] + d[(2 + 2 * i) * ds];
-        odd[i] = c->p[i] * (d[(1 + 2 * i) * ds] - d[(2 + 2 * i) * ds]);
+    UNROLL for (int i = 0; i < (n - 1) / 2; i++) {
+        even[i] = pairs[2 * i * ds] + pairs[(2 * i + 1) * ds];
+        odd[i] = c->p[i] * (pairs[2 * i * ds] - pairs[(2 * i + 1) * ds]);
     }
     UNROLL for (int j = 0; j < m; j++) {
         VEC *half = j % 2 ? odd : even, sum = half[0];
-        UNROLL for (int i = 1; i < (n - 2) / 2; i++) sum += half[i];
-        if (j == 0) sum += d[0];
+        UNROLL for (int i = 1; i < (n - 1) / 2; i++) sum += half[i];
+        if (zero && j == 0) sum += d[0];
         if (j == m - 1) sum += d[(n - 1) * ds];
         o[j * os] = sum;
-        UNROLL for (int i = 0; i < (n - 2) / 2; i++) half[i] *= c->q[i];
+        UNROLL for (int i = 0; i < (n - 1) / 2; i++) half[i] *= c->q[i];
     }
 }
 
@@ -214,8 +220,8 @@ typedef void (*FN(output_transform))(const FN(tile_order) *, const FN(tile_rect)
 /* Tiles of n points along both axes, or one. */
 #define INPUTS(N) INPUT(N, N) INPUT(N, 1) INPUT(1, N)
 #define OUTPUTS(N, M) OUTPUT(N, N, M, M) OUTPUT(N, 1, M, 1) OUTPUT(1, N, 1, M)
-INPUTS(4) INPUTS(6) INPUTS(8) INPUT(11, 11)
-OUTPUTS(4, 2) OUTPUTS(6, 2) OUTPUTS(6, 3) OUTPUTS(6, 4) OUTPUTS(6, 5) OUTPUTS(8, 2) OUTPUTS(8, 4) OUTPUTS(8, 6) OUTPUT(11, 11, 5, 5)
+INPUTS(4) INPUTS(6) INPUTS(7) INPUTS(8) INPUT(11, 11)
+OUTPUTS(4, 2) OUTPUTS(6, 2) OUTPUTS(6, 3) OUTPUTS(6, 4) OUTPUTS(6, 5) OUTPUTS(7, 5) OUTPUTS(8, 2) OUTPUTS(8, 4) OUTPUTS(8, 6) OUTPUT(11, 11, 5, 5)
 #undef INPUT
 #undef OUTPUT
 #undef INPUTS
@@ -230,7 +236,7 @@ typedef struct {
 INLINE const FN(winograd_tile) *FN(tile_of)(int nh, int nw, int mh, int mw) {
 #define TILE(NH, NW, MH, MW) {NH, NW, MH, MW, FN(input_##NH##x##NW), FN(output_##NH##x##NW##_##MH##x##MW)}
 #define TILES(N, M) TILE(N, N, M, M), TILE(N, 1, M, 1), TILE(1, N, 1, M)
-    static const FN(winograd_tile) tiles[] = {TILES(4, 2), TILES(6, 2), TILES(6, 3), TILES(6, 4), TILES(6, 5), TILES(8, 2), TILES(8, 4), TILES(8, 6), TILE(11, 11, 5, 5)};
+    static const FN(winograd_tile) tiles[] = {TILES(4, 2), TILES(6, 2), TILES(6, 3), TILES(6, 4), TILES(6, 5), TILES(7, 5), TILES(8, 2), TILES(8, 4), TILES(8, 6), TILE(11, 11, 5, 5)};
 #undef TILE
 #undef TILES
     const FN(winograd_tile) *t = tiles;
