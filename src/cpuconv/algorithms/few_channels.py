@@ -83,7 +83,7 @@ class FewChannels:
         row = (max(p.ow, pixels) * p.stride[1] + p.kw * p.dilation[1]) * p.ic  # elements of the copy
         rows = self.blocking(p, cpu).block
         band = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1
-        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 3) / cpu.rates.fma_per_cycle
+        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 2) / cpu.rates.fma_per_cycle
         cycles += -(-p.oh // rows) * band * (20 + 4 * row / vl)
         return p.n * cycles, band * row * p.itemsize + 8 * p.k
 
