@@ -78,8 +78,8 @@ class FewChannels:
     def _pixel_tiles(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         vl, wide = cpu.vector_length(p.dtype), cpu.isa_row.vector_bytes == 64
         vectors = -(-p.oc // vl)
-        nv = min(p.oc // vl, -(-vectors // -(-vectors // (3 if wide else 2))))
-        pixels = (16 if wide else 8) if nv == 1 else 8 if wide else 6
+        nv = min(p.oc // vl, -(-vectors // -(-vectors // (4 if wide else 2))))  # vectors of a panel
+        pixels = (16, 8, 8, 6)[nv - 1] if wide else (8, 6)[nv - 1]
         row = (max(p.ow, pixels) * p.stride[1] + p.kw * p.dilation[1]) * p.ic  # elements of the copy
         rows = self.blocking(p, cpu).block
         band = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1
