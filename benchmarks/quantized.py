@@ -1,4 +1,6 @@
-"""Times convolutions of 8-bit integers beside `implicit_gemm` in float32, on layers of ResNet-50, in one thread: python benchmarks/quantized.py
+"""Times convolutions of 8-bit integers beside `implicit_gemm` and `depthwise` in float32, in one thread: python benchmarks/quantized.py
+
+The layers are of ResNet-50 and, depthwise, of MobileNetV2 and EfficientNet-B0.
 
 For each layer and layout the GFLOP/s of float32 and, for some types of x, weight and y, how many times as fast the integers are.
 """
@@ -12,7 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from cpuconv import Problem, cpu
+from cpuconv.algorithms.depthwise import Depthwise
 from cpuconv.algorithms.implicit_gemm import ImplicitGemm
+from cpuconv.algorithms.int8_depthwise import Int8Depthwise
 from cpuconv.algorithms.int8_gemm import Int8Gemm
 from cpuconv.plan import Plan, Quantization, types
 
@@ -25,6 +29,10 @@ n1_ic128_ih28_iw28_oc128_kh3_kw3_s1_p1_d1_g1
 n1_ic256_ih14_iw14_oc256_kh3_kw3_s1_p1_d1_g1
 n1_ic512_ih7_iw7_oc512_kh3_kw3_s1_p1_d1_g1
 n1_ic3_ih224_iw224_oc64_kh7_kw7_s2_p3_d1_g1
+n1_ic144_ih56_iw56_oc144_kh3_kw3_s1_p1_d1_g144
+n1_ic384_ih14_iw14_oc384_kh3_kw3_s1_p1_d1_g384
+n1_ic96_ih112_iw112_oc96_kh3_kw3_s2_p1_d1_g96
+n1_ic480_ih14_iw14_oc480_kh5_kw5_s1_p2_d1_g480
 """
 DTYPES = ("u8s8s32", "s8s8s32", "u8s8u8", "s8s8s8")
 SECONDS = 0.1
@@ -56,8 +64,9 @@ def main() -> None:
     for layer in LAYERS.split():
         for layout in ("nhwc", "nchw"):
             p = Problem.parse(f"{layer}_f32_{layout}")
-            floats = seconds(ImplicitGemm().build(p, machine))
-            ratios = (floats / seconds(Int8Gemm().build(replace(p, dtype=dtype), machine)) for dtype in DTYPES)
+            floating, integer = (ImplicitGemm(), Int8Gemm()) if p.groups == 1 else (Depthwise(), Int8Depthwise())
+            floats = seconds(floating.build(p, machine))
+            ratios = (floats / seconds(integer.build(replace(p, dtype=dtype), machine)) for dtype in DTYPES)
             print(f"{layer:46}{layout:8}{p.flops / floats / 1e9:10.1f}", *(f"{ratio:8.2f}x" for ratio in ratios), flush=True)
 
 

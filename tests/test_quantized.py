@@ -13,6 +13,7 @@ from cpuconv.plan import Quantization, types
 from cpuconv.problem import INTEGER_DTYPES
 from oracle import INTEGER_CPUS, case_id, seed
 from shapes import FEW, PROBLEMS, both_layouts
+from test_memory import Fenced, fenced, mprotect
 
 INTEGERS = [a for a in ALGORITHMS if a.name.startswith("int8")]
 MIXES = [(x, w) for x in ("int8", "uint8") for w in ("int8", "uint8")]
@@ -83,6 +84,18 @@ VOLUMES = [Problem.parse(f"{spec}_f32_ncdhw") for spec in (
 """With padding only before and behind, without any, and more of it than taps."""
 
 
+WIDE = [Problem.parse(f"{spec}_f32_nchw") for spec in (
+    "n2_ic80_ih5_iw7_oc80_kh3_kw3_s1_p1_d1_g80",
+    "n1_ic160_ih9_iw4_oc160_kh5_kw5_s2_p2_d1_g160",
+    "n1_ic112_ih4_iw1_oc112_kh3_kw1_s1_p1x1x0x0_d1_g112",
+    "n2_ic33_ih9_iw40_oc33_kh2_kw4_s1x3_p0_d1x2_g33",
+    "n1_ic65_ih70_iw70_oc65_kh7_kw7_s1_p3_d1_g65",
+    "n1_ic3_ih20_iw37_oc70_kh3_kw3_s2_p1_d1_g1",
+    "n1_ic20_ih9_iw16_oc130_kh1_kw1_s1_p0_d1_g1",
+)]  # fmt: skip
+"""Channels and pixels that fill vectors of bytes, and half ones, and leave some over; planes of several bands."""
+
+
 def each(problems):
     cases = [(a, p, cpu) for p in problems for a in INTEGERS for cpu in INTEGER_CPUS if a.supports(p, cpu) is None]
     return pytest.mark.parametrize(("algorithm", "problem", "cpu"), cases, ids=case_id)
@@ -93,7 +106,7 @@ def mixed(problems):
     return [replace(p, dtype=INTEGER_DTYPES[i % len(INTEGER_DTYPES)]) for i, p in enumerate(problems)]
 
 
-@each(mixed(both_layouts([*PROBLEMS, *VOLUMES])))
+@each(mixed(both_layouts([*PROBLEMS, *VOLUMES, *WIDE])))
 def test_every_shape(algorithm, problem, cpu):
     plan, data = algorithm.build(problem, cpu), arrays(problem)
     expected = reference.integers(problem, *data)
@@ -106,6 +119,16 @@ def test_every_shape(algorithm, problem, cpu):
 def test_every_mix(algorithm, problem, cpu, zero_points):
     data = arrays(problem, zero_points)
     np.testing.assert_array_equal(run(algorithm.build(problem, cpu), data), reference.integers(problem, *data))
+
+
+@each(mixed(both_layouts([*WIDE, *PROBLEMS])))
+@pytest.mark.skipif(mprotect is None, reason="no mprotect on this system")
+@pytest.mark.parametrize("at_end", [True, False], ids=["fence after", "fence before"])
+def test_stays_inside_its_arrays(algorithm, problem, cpu, at_end):
+    plan, (x, w, bias, q) = algorithm.build(problem, cpu), arrays(problem)
+    out = Fenced(problem.y_shape, types(problem.dtype).y, at_end).array
+    plan.run(fenced(x, at_end), plan.pack(w, bias, q), None, out, 1)
+    np.testing.assert_array_equal(out, reference.integers(problem, x, w, bias, q))
 
 
 @each([replace(p, dtype="u8s8s32") for p in both_layouts(PROBLEMS)])

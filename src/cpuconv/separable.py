@@ -213,13 +213,18 @@ def _band(pointwise: Problem, rows: int, machine: cpu.Cpu) -> native.NativePlan:
     return replace(algorithm.build(p, machine), convolution=convolution)
 
 
+PIXELS = 56  # of a band, at least; planes, in vectors, want more
+
+
 def _rows(p: Problem, threads: int, machine: cpu.Cpu) -> int:
-    """Output rows of a band: what the depthwise convolution makes of them takes half of L2, and each thread gets two bands.
+    """Output rows of a band: what the depthwise convolution makes of them takes a sixteenth of L2, for input, result and weight want the rest, but
+    is enough pixels for the 1x1 to be worth reading its weight; and each thread gets two bands.
 
     Planes are divided into multiples of eight rows, or four: their kernels take four at a time, bands share rows of the input, and the 1x1 wants
-    vectors of pixels.
+    vectors of pixels. Those of a batch come from memory, which gives whole planes faster than parts: an image is divided where L3 would overflow.
     """
-    rows = machine.l2 // 2 // (p.ow * p.oc * p.itemsize)
+    size = machine.l3 // 4 if p.layout == "nchw" and p.n > 1 else machine.l2 // 16
+    rows = max(size // (p.ow * p.oc * p.itemsize), (PIXELS if p.layout == "nhwc" else 4 * PIXELS) // p.ow)
     if threads > 1:
         rows = min(rows, p.n * p.oh // (2 * threads))
     if p.layout == "nchw":

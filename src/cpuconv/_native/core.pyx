@@ -68,6 +68,7 @@ cdef extern from "ukernels/conv.h" nogil:
     ctypedef struct int8_geometry:
         conv_geometry g
         long id, kd, sd, pf, dd, od
+        int bytes
     ctypedef struct int8_tensors:
         const void *x
         const int32_t *weight
@@ -441,7 +442,7 @@ cdef class Int8Convolution:
     """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight (GEMM), then `run`. Immutable; safe from many threads at once.
 
     kind: IMPLICIT_GEMM or DEPTHWISE; geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
-    signs: whether x, and an 8-bit y, are signed.
+    signs: whether x, and an 8-bit y, are signed, and whether y is of 8 bits.
     """
     cdef const int8_ukernels *kernels
     cdef int8_geometry q
@@ -454,7 +455,7 @@ cdef class Int8Convolution:
         set_geometry(&self.q.g, geometry)
         self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
         self.kind, self.rows = kind, rows
-        self.x_signed, self.y_signed = signs
+        self.x_signed, self.y_signed, self.q.bytes = signs
 
     def form(self):
         """Of the packed weight (GEMM): convolutions of equal form share theirs."""

@@ -49,7 +49,7 @@ def convolution(p: Problem, cpu: Cpu, kind: int, rows: int) -> core.Int8Convolut
     depth = p.depth or Axis(1, 1)
     ints = depth.size, depth.kernel, depth.stride, depth.before, depth.dilation, depth.out
     kinds = types(p.dtype)
-    return core.Int8Convolution(cpu.isa, kind, native.geometry(p), ints, rows, (kinds.x == np.int8, kinds.y == np.int8))
+    return core.Int8Convolution(cpu.isa, kind, native.geometry(p), ints, rows, (kinds.x == np.int8, kinds.y == np.int8, kinds.y.itemsize == 1))
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,5 @@ class Int8Plan:
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
         if self.problem.depth is None:
-            axis = 2 if self.problem.layout == "nchw" else 1
-            x, out = np.expand_dims(x, axis), np.expand_dims(out, axis)
+            x, out = (x[:, :, None], out[:, :, None]) if self.problem.layout == "nchw" else (x[:, None], out[:, None])
         self.convolution.run(x, *packed, out, threads)

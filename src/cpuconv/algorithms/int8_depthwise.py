@@ -1,4 +1,4 @@
-"""`int8_depthwise`: one input channel of 8-bit integers an output channel, exact, by dot products along the rows of the kernel."""
+"""`int8_depthwise`: one input channel of 8-bit integers an output channel, exact, by dot products along the columns of the kernel."""
 
 from __future__ import annotations
 
@@ -12,32 +12,49 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import Array, Cost, Rejection
 from cpuconv.problem import Problem
 
+PIXELS = 256  # outputs of a band, in NHWC
+LANES = 16384  # bytes of input in lanes, to stay in L1
+
+
+def rows_together(p: Problem, cpu: Cpu) -> int:
+    """Rows of outputs that share lanes in NHWC."""
+    length = core.int8_dot(cpu.isa)[0]
+    return -(-p.kh // length) * length - p.kh + 1 if p.layout == "nhwc" and p.stride[0] == p.dilation[0] == 1 else 1
+
 
 class DepthwisePlan(int8.Int8Plan):
     def lanes(self, elements: Array) -> Array:
-        """Lanes hold neighbouring taps of a row: (kh, lanes of kw, channels), channels first for NCHW."""
+        """Lanes hold neighbouring taps of a column. NCHW: (channels, lanes of kh, kw). NHWC: (blocks of channels, rows, lanes of kh, kw, channels),
+        moved on for each row of outputs that shares them."""
         p, length = self.problem, self.dot_length
-        count = -(-p.kw // length)
-        taps = np.zeros((p.kh, count * length, self._channels), elements.dtype)
-        taps[:, : p.kw, : p.oc] = elements.reshape(p.kh, p.kw, p.oc)
-        lanes = taps.reshape(p.kh, count, length, self._channels)
-        return np.ascontiguousarray(np.moveaxis(lanes, 2, 3) if p.layout == "nhwc" else np.moveaxis(lanes, 3, 0))
+        w = elements.reshape(p.kh, p.kw, p.oc)
+        count = -(-p.kh // length)
+        together = rows_together(p, self.cpu)
+        taps = np.zeros((together, count * length, p.kw, p.oc), elements.dtype)
+        for row in range(together):
+            taps[row, row : row + p.kh] = w
+        lanes = np.moveaxis(taps.reshape(together, count, length, p.kw, p.oc), 2, 3)
+        if p.layout == "nchw":
+            return np.ascontiguousarray(np.moveaxis(lanes[0], -1, 0))
+        return np.ascontiguousarray(np.moveaxis(self.padded(lanes), (3, 4), (5, 0)))
 
     def padded(self, values: Array) -> Array:
-        padded = np.zeros(self._channels, values.dtype)
-        padded[: values.size] = values
-        return padded
-
-    @property
-    def _channels(self) -> int:
-        """Those of whole vectors."""
-        vl = self.cpu.vector_length("f32")
-        return -(-self.problem.oc // vl) * vl
+        """(..., channels) in the order of the kernels: in NHWC, (..., blocks, their channels), the last block overlapping the one before."""
+        p, block = self.problem, self.cpu.isa_row.vector_bytes
+        if p.layout == "nchw":
+            return values
+        starts, offsets = np.arange(0, p.oc, block), np.arange(block)
+        channels = np.minimum(starts, max(0, p.oc - block))[:, None] + offsets
+        if p.oc - starts[-1] <= block // 2 <= p.oc and p.ow > 1:
+            channels[-1] = p.oc - block // 2 + offsets % (block // 2)  # twice
+        channels = channels.reshape(-1, block // 4, 4).swapaxes(1, 2).reshape(-1, block)
+        found: Array = np.where(channels < p.oc, values[..., np.minimum(channels, p.oc - 1)], 0)
+        return found.astype(values.dtype)
 
 
 class Int8Depthwise:
     name = "int8_depthwise"
-    version = 1
+    version = 2
     plain = True
     strided = False
 
@@ -49,32 +66,26 @@ class Int8Depthwise:
             return Rejection("it does depthwise convolutions of one or two dimensions, one output channel for each input channel")
         return None
 
-    def _rows(self, p: Problem, cpu: Cpu) -> int:
-        """Output rows of a band: the lanes of its input rows stay in a quarter of L2."""
-        row = self._columns(p, cpu) * (cpu.isa_row.vector_bytes if p.layout == "nhwc" else 4)
-        fitting = (cpu.l2 // 4 // row - (p.kh - 1) * p.dilation[0] - 1) // p.stride[0] + 1
-        return max(1, min(p.oh, fitting))
-
-    def _columns(self, p: Problem, cpu: Cpu) -> int:
-        """Lanes of an input row."""
-        length, vl = core.int8_dot(cpu.isa)[0], cpu.vector_length("f32")
-        lanes = -(-p.kw // length)
-        if p.layout == "nhwc":
-            return (p.ow - 1) * p.stride[1] + lanes * length * p.dilation[1]
-        return lanes * -(-p.ow // vl) * vl
-
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
-        p, vl, rows = problem, cpu.vector_length("f32"), self._rows(problem, cpu)
-        length, columns = core.int8_dot(cpu.isa)[0], self._columns(problem, cpu)
-        in_rows, bands = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1, math.ceil(p.oh / rows)
-        vectors = -(-p.ic // vl) if p.layout == "nhwc" else p.ic / vl
-        made = p.n * vectors * bands * in_rows * columns * (5 if p.layout == "nhwc" else 2.5 * length)
-        outputs = p.n * (vectors * p.oh * p.ow if p.layout == "nhwc" else vectors * p.oh * -(-p.ow // vl) * vl)
-        cycles = made + outputs * (1.5 * p.kh * -(-p.kw // length) + 4)
-        lanes = -(-p.kw // length) * p.kh * (-(-p.oc // vl) * vl)
-        workspace = in_rows * columns * (4 * vl if p.layout == "nhwc" else 4) + 64 + (p.stride[1] * (columns + p.kw * p.dilation[1]))
-        return Cost(2e-6 + cycles * 0.6e-9 / cpu.ghz * 2, workspace, 4 * lanes, 0.0, lanes * 1e-8)
+        p, block = problem, cpu.isa_row.vector_bytes
+        lanes = -(-p.kh // core.int8_dot(cpu.isa)[0])
+        (sh, sw), across = p.stride, (p.kw - 1) * p.dilation[1]
+        # cycles of so many outputs as a vector has bytes: making bytes, products, and bringing elements into lanes
+        making, products = 16, 7 * lanes * p.kw
+        if p.layout == "nhwc":
+            vectors = p.n * p.oh * p.ow * (math.ceil(2 * p.ic / block) / 2)
+            cycles = vectors * (making + products + 22 * lanes * sw / rows_together(p, cpu))
+            piece = 4 * block * lanes * (3 * sw + across + 1)
+        else:
+            pitch, phases = p.ow + across // sw, min(sw, across + 1)
+            vectors = p.n * p.ic * math.ceil(p.oh * pitch / block)
+            cycles = vectors * (making + products + 22 * lanes * phases) + p.n * p.ic * (p.ih * phases + p.oh) * 12
+            piece = 4 * pitch * lanes * phases
+        traffic = math.prod(p.x_shape) + math.prod(p.y_shape) * (4 if p.dtype.endswith("s32") else 1)
+        seconds = 2e-6 + max(cycles * 1e-9 / cpu.ghz, traffic / cpu.bandwidth(traffic))
+        weight = 4 * lanes * p.kw * rows_together(p, cpu) * -(-p.oc // block) * block
+        return Cost(seconds, max(LANES, piece) * (1 if p.layout == "nhwc" else 2 + sh), weight, 0.0, weight * 2e-9)
 
     def build(self, problem: Problem, cpu: Cpu) -> DepthwisePlan:
-        convolution = int8.convolution(problem, cpu, core.DEPTHWISE, self._rows(problem, cpu))
+        convolution = int8.convolution(problem, cpu, core.DEPTHWISE, max(1, min(problem.oh, PIXELS // problem.ow)))
         return DepthwisePlan(problem, self.estimate(problem, cpu), cpu, convolution)

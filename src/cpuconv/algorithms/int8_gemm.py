@@ -40,7 +40,7 @@ class GemmPlan(int8.Int8Plan):
 
 class Int8Gemm:
     name = "int8_gemm"
-    version = 1
+    version = 2
     plain = True
     strided = False
 
@@ -52,7 +52,8 @@ class Int8Gemm:
         width = (p.ow - 1) * p.stride[1] + (p.kw - 1) * p.dilation[1] + 1
         row = width * p.icg * (1 if core.int8_dot(cpu.isa)[0] == 4 else 2)
         fitting = (cpu.l2 // 2 // row - (p.kh - 1) * p.dilation[0] - 1) // p.stride[0] + 1
-        return max(1, min(p.oh, math.ceil(PIXELS / p.ow), fitting))
+        halo = (p.kh - 1) * p.dilation[0] - p.stride[0]
+        return max(1, min(p.oh, max(math.ceil(PIXELS / p.ow), 2 * halo // p.stride[0]), fitting))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem

@@ -95,6 +95,7 @@ typedef struct {
 typedef struct {
     conv_geometry g;
     long id, kd, sd, pf, dd, od;
+    int bytes; /* results are of 8 bits */
 } int8_geometry;
 
 typedef struct {

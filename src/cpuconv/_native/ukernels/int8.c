@@ -40,15 +40,17 @@ INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (voi
 #include "implicit_gemm.h"
 #include "int8_strip.h"
 #include "int8_output.h"
+#include "int8_lanes.h"
 #include "int8_gemm.h"
 #include "int8_channels.h"
 #include "int8_run.h"
 #include "int8_depthwise.h"
+#include "int8_depthwise_planes.h"
 
 const int8_ukernels NAME(int8_) = {
     .dot_length = DOT_LENGTH,
     .x_signed = X_SIGNED,
-    .gemm_form = int8_channel_rows,
+    .gemm_form = int8_gemm_form,
     .gemm_packed_size = int8_gemm_packed_size,
     .gemm_pack = int8_gemm_pack,
     .gemm = int8_gemm,

@@ -35,8 +35,18 @@ static int int8_channel_task(void *context, long index) {
     int32_t *b = take(&s, (size_t)(k * p.nr) * 4), *sums = take(&s, (size_t)p.nr * 4), *c = take(&s, (size_t)(GROUP * p.nr + VL) * 4);
 
     const uint8_t *x = (const uint8_t *)t->x + image * t->xs.image + group * icg * t->xs.channel + oz * t->xs_depth + p.column;
+    const int ordered = t->scale && p.nr == 4 * VL && p.valid == p.nr;
     for (long l = 0; l < k; l++) {
-        row_to_lanes(job->how, x + l * DOT_LENGTH * t->xs.channel, t->xs.channel, 1, p.valid, MIN(DOT_LENGTH, icg - l * DOT_LENGTH), b + l * p.nr);
+        const uint8_t *from = x + l * DOT_LENGTH * t->xs.channel;
+        const long some = MIN(DOT_LENGTH, icg - l * DOT_LENGTH);
+        if (ordered && some == DOT_LENGTH) {
+            u32x rows[DOT_LENGTH];
+            UNROLL for (int r = 0; r < DOT_LENGTH; r++) rows[r] = (u32x)LOAD((const int32_t *)(from + r * t->xs.channel));
+            rows_to_lanes(job->how, rows, (VEC *)(b + l * p.nr));
+            continue;
+        }
+        row_to_lanes(job->how, from, t->xs.channel, 1, p.valid, some, ordered ? c : b + l * p.nr);
+        if (ordered) to_lanes(c, b + l * p.nr);
         for (long i = p.valid; i < p.nr; i++) b[l * p.nr + i] = 0;
     }
     if (t->w_zero) panel_sums(b, k, p.nr, sums);
@@ -55,8 +65,12 @@ static int int8_channel_task(void *context, long index) {
         p32_gemm_rows(&tile, &p, height, aoff, coff, coff);
         for (long i = 0; t->w_zero && i < height; i++)
             for (long j = 0; j < p.valid; j++) tile.c[coff[i] + j] -= t->w_zero[group * padded + o + i] * sums[j];
-        for (long i = 0; t->scale && i < height; i++)
-            requantize_pixels(range, c + coff[i], t->scale[group * padded + o + i], p.valid, (uint8_t *)t->y + y + i * t->ys.channel, 1);
+        for (long i = 0; t->scale && i < height; i++) {
+            const f32xu scale = (f32x){0} + t->scale[group * padded + o + i];
+            uint8_t *to = (uint8_t *)t->y + y + i * t->ys.channel;
+            if (ordered) STORE((int32_t *)to, requantized_lanes(range, (const VEC *)(c + coff[i]), &scale, 0));
+            else requantize_pixels(range, c + coff[i], scale[0], p.valid, to, 1);
+        }
     }
     return 0;
 }

@@ -42,10 +42,27 @@ static void add_pixel_sums(const conv_geometry *g, const i32_gemm_view *v, long 
                 for (long x = 0; x < g->ow; x++) sums[y * g->ow + x] += columns[(y * g->sh + ky * g->dh) * width + x * g->sw + kx * g->dw];
 }
 
-/* What of the sums of one panel goes where: `c` has a row of p->nr sums for each pixel of the band, unless they are in y already. */
-static void put_panel(const int8_job *job, const conv_geometry *g, const i32_panel *p, long group, long at, const int32_t *c, int32_t *planes) {
+/* Whether the columns of a panel are in the order of lanes, so that its sums become bytes quickly. */
+INLINE int in_lanes(const int8_geometry *q, const i32_panel *p) { return q->bytes && q->g.nhwc && p->nv == 4 && p->valid == p->nr; }
+
+/* Pixels [p0, p1) of the band to bytes, NHWC. */
+static void put_pixels(const int8_job *job, const i32_panel *p, const float *scale, long p0, long p1, const int32_t *c, uint8_t *y) {
     const int8_tensors *t = job->t;
-    const long pixels = g->oh * g->ow, channel = group * i32_padded(g->oc) + p->column;
+    const int8_range range = int8_range_of(t->y_signed, t->y_zero);
+    const int lanes = in_lanes(job->q, p);
+    long row = p0 / job->lanes.ow, x = p0 % job->lanes.ow;
+    for (long i = p0; i < p1; i++, c += p->nr) {
+        uint8_t *to = y + row * t->ys.row + x * t->ys.pixel;
+        if (lanes) STORE((int32_t *)to, requantized_lanes(range, (const VEC *)c, (const f32xu *)scale, 1));
+        else requantize_channels(range, c, scale, p->valid, to);
+        if (++x == job->lanes.ow) x = 0, row++;
+    }
+}
+
+/* What of the sums of one panel goes where: `c` has a row of p->nr sums for each pixel of the band, unless they are in y already. */
+static void put_panel(const int8_job *job, const conv_geometry *g, const i32_panel *p, const float *scale, long at, const int32_t *c, int32_t *planes) {
+    const int8_tensors *t = job->t;
+    const long pixels = g->oh * g->ow;
     if (!t->scale) {
         for (long j = 0; j < p->valid; j += VL)
             i32_pixels_to_band(c + j, p->nr, &t->ys, MIN(VL, p->valid - j), g->oh, g->ow, NULL, (conv_activation){0}, (int32_t *)t->y + at + j * t->ys.channel);
@@ -53,21 +70,17 @@ static void put_panel(const int8_job *job, const conv_geometry *g, const i32_pan
     }
     const int8_range range = int8_range_of(t->y_signed, t->y_zero);
     uint8_t *y = (uint8_t *)t->y + at;
-    if (job->q->g.nhwc) {
-        for (long i = 0; i < g->oh; i++)
-            for (long j = 0; j < g->ow; j++, c += p->nr) requantize_channels(range, c, t->scale + channel, p->valid, y + i * t->ys.row + j * t->ys.pixel);
-        return;
-    }
     const conv_strides to = {.channel = pixels, .row = g->ow, .pixel = 1};
     for (long j = 0; j < p->valid; j += VL) {
         const long some = MIN(VL, p->valid - j);
         i32_pixels_to_band(c + j, p->nr, &to, some, g->oh, g->ow, NULL, (conv_activation){0}, planes);
         for (long l = 0; l < some; l++)
-            requantize_band(range, planes + l * pixels, t->scale[channel + j + l], g->oh, g->ow, y + (j + l) * t->ys.channel, t->ys.row, t->ys.pixel);
+            requantize_band(range, planes + l * pixels, scale[j + l], g->oh, g->ow, y + (j + l) * t->ys.channel, t->ys.row, t->ys.pixel);
     }
 }
 
 static int int8_task(void *context, long index) {
+    enum { BLOCK = 96 };
     const int8_job *job = context;
     const int8_geometry *q = job->q;
     const int8_tensors *t = job->t;
@@ -79,8 +92,9 @@ static int int8_task(void *context, long index) {
     const long rows = (g.oh - 1) * g.sh + (g.kh - 1) * g.dh + 1, width = (g.ow - 1) * g.sw + (g.kw - 1) * g.dw + 1, pixels = g.oh * g.ow;
     const long icg = q->g.ic / groups, nr = i32_panel_at(g.oc, 0).nr;
     const int direct = q->g.nhwc && !t->scale; /* sums are stored where they belong */
+    const long some = q->g.nhwc && t->scale ? MIN(pixels, BLOCK) : pixels; /* sums that stay in L1 until they are bytes */
     const size_t strip_bytes = job->in_place ? 0 : ((size_t)(rows * width * g.ic + VL)) * 4, lane_bytes = job->in_place || q->g.nhwc ? 0 : (size_t)(width * g.ic) * 4;
-    const size_t c_bytes = direct ? 0 : (size_t)(pixels * nr + VL) * 4, plane_bytes = t->scale && !q->g.nhwc ? (size_t)(pixels * VL + VL) * 4 : 0;
+    const size_t c_bytes = direct ? 0 : (size_t)(some * nr + VL) * 4, plane_bytes = t->scale && !q->g.nhwc ? (size_t)(pixels * VL + VL) * 4 : 0;
     const size_t sum_bytes = t->w_zero ? (size_t)pixels * 4 : 0, column_bytes = t->w_zero ? (size_t)(rows * width) * 4 : 0;
     /* one strip at a time where the depth has one tap, else all of them, for every panel visits them */
     const long strips = job->in_place ? 0 : q->kd;
@@ -108,30 +122,40 @@ static int int8_task(void *context, long index) {
     }
     const long panels = i32_panel_count(g.oc), first = part(panels, job->split, which), last = part(panels, job->split, which + 1);
     const conv_blocking blocking = {.kc = LONG_MAX};
-    const pixel_block block = {{0, g.oh, 0, g.ow, 0, g.kh, 0, g.kw}, 0, pixels};
+    const long channel = group * i32_padded(g.oc);
     for (long i = first; i < last; i++) {
         const i32_panel p = i32_panel_at(g.oc, i);
         const long at = y0 + p.column * t->ys.channel;
-        for (long kz = 0; kz < q->kd; kz++) {
-            const conv_tensors tensors = {.weight = t->weight + (group * q->kd + kz) * i32_gemm_weight_size(&g)};
-            const i32_gemm_job inner = {&g, &blocking, &tensors, {0}, NULL, 0, 0};
-            const long iz = oz * q->sd - q->pf + kz * q->dd;
-            view.x = job->in_place ? (const int32_t *)(x + iz * t->xs_depth + oy0 * g.sh * t->xs.row)
-                                   : (const int32_t *)(strip + (size_t)kz * aligned_size(strip_bytes));
-            /* of this panel alone */
-            view.y = (direct ? (int32_t *)t->y + at : c);
-            view.z = kz ? view.y : NULL;
-            i32_pixel_rows(&inner, &block, &view, 0, i, i + 1, kz ? NULL : t->bias + group * i32_padded(g.oc), (conv_activation){0}, s);
+        const int32_t *bias = t->bias + channel + p.column, *zero = t->w_zero ? t->w_zero + channel + p.column : NULL;
+        const float *scale = t->scale ? t->scale + channel + p.column : NULL;
+        int32_t ordered[3][4 * VL] __attribute__((aligned(64)));
+        if (in_lanes(q, &p)) {
+            to_lanes(bias, ordered[0]);
+            if (zero) to_lanes(zero, ordered[1]);
+            to_lanes((const int32_t *)scale, ordered[2]);
+            bias = ordered[0], zero = zero ? ordered[1] : NULL, scale = (const float *)ordered[2];
         }
-        if (t->w_zero) {
-            const int32_t *zero = t->w_zero + group * i32_padded(g.oc) + p.column;
-            for (long y = 0; y < g.oh; y++)
-                for (long px = 0; px < g.ow; px++) {
-                    int32_t *row = direct ? (int32_t *)t->y + at + y * t->ys.row + px * t->ys.pixel : c + (y * g.ow + px) * p.nr;
-                    for (long j = 0; j < p.valid; j++) row[j] -= zero[j] * sums[y * g.ow + px];
-                }
+        for (long p0 = 0; p0 < pixels; p0 += some) {
+            const pixel_block block = {{0, g.oh, 0, g.ow, 0, g.kh, 0, g.kw}, p0, MIN(pixels, p0 + some)};
+            for (long kz = 0; kz < q->kd; kz++) {
+                const conv_tensors tensors = {.weight = t->weight + (group * q->kd + kz) * i32_gemm_weight_size(&g)};
+                const i32_gemm_job inner = {&g, &blocking, &tensors, {0}, NULL, 0, 0};
+                const long iz = oz * q->sd - q->pf + kz * q->dd;
+                view.x = job->in_place ? (const int32_t *)(x + iz * t->xs_depth + oy0 * g.sh * t->xs.row)
+                                       : (const int32_t *)(strip + (size_t)kz * aligned_size(strip_bytes));
+                /* of this panel alone */
+                view.y = direct ? (int32_t *)t->y + at : c - p0 * p.nr;
+                view.z = kz ? view.y : NULL;
+                i32_pixel_rows(&inner, &block, &view, 0, i, i + 1, kz ? NULL : bias - p.column, (conv_activation){0}, s);
+            }
+            for (long k = block.p0; t->w_zero && k < block.p1; k++) {
+                int32_t *row = direct ? (int32_t *)t->y + at + k / g.ow * t->ys.row + k % g.ow * t->ys.pixel : c + (k - p0) * p.nr;
+                for (long j = 0; j < p.valid; j++) row[j] -= zero[j] * sums[k];
+            }
+            if (direct) continue;
+            if (q->g.nhwc) put_pixels(job, &p, scale, block.p0, block.p1, c, (uint8_t *)t->y + at);
+            else put_panel(job, &g, &p, scale, at, c, planes);
         }
-        if (!direct) put_panel(job, &g, &p, group, at, c, planes);
     }
     return 0;
 }

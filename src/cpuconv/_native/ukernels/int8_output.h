@@ -12,14 +12,44 @@ static int8_range int8_range_of(int y_signed, int y_zero) {
     return (int8_range){(float)((y_signed ? -128 : 0) - y_zero), (float)((y_signed ? 127 : 255) - y_zero), y_zero};
 }
 
+/* Of numbers, not NaN: then they are one instruction, for which GNU vectors have no word. */
+INLINE f32x float_max(f32x a, f32x b) {
+#if defined(__AVX512F__) && VB == 64
+    return (f32x)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__) && VB == 32
+    return (f32x)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (f32x)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    return SELECT(VEC, a > b, a, b);
+#endif
+}
+INLINE f32x float_min(f32x a, f32x b) {
+#if defined(__AVX512F__) && VB == 64
+    return (f32x)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__) && VB == 32
+    return (f32x)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (f32x)_mm_min_ps((__m128)a, (__m128)b);
+#else
+    return SELECT(VEC, a < b, a, b);
+#endif
+}
+
 /* Adding 1.5 2^23 to a float of at most 22 bits rounds it, half to even, to an integer in the low bits. The bounds are integers, so clipping
-   may come before rounding. */
-INLINE i8x requantized(const int8_range r, VEC sum, f32x scale) {
+   may come before rounding. Of y less its zero point, the last byte counts. */
+INLINE VEC rounded(const int8_range r, VEC sum, f32x scale) {
     const f32x low = (f32x){0} + r.low, high = (f32x){0} + r.high, magic = (f32x){0} + 12582912.f;
     f32x v = __builtin_convertvector(sum, f32x) * scale;
-    v = SELECT(VEC, low > v, low, v);
-    v = SELECT(VEC, high < v, high, v);
-    return __builtin_convertvector((VEC)(v + magic) - ((VEC)magic - r.zero), i8x);
+    v = float_min(high, float_max(low, v));
+    return (VEC)(v + magic);
+}
+INLINE i8x requantized(const int8_range r, VEC sum, f32x scale) { return __builtin_convertvector(rounded(r, sum, scale) + r.zero, i8x); }
+
+/* Adds the zero point to the bytes of rounded numbers. */
+INLINE VEC to_bytes(const int8_range r, VEC bytes) {
+    typedef uint8_t bytes_of __attribute__((vector_size(VB)));
+    return (VEC)((bytes_of)bytes + (uint8_t)r.zero);
 }
 
 INLINE void store_bytes(uint8_t *to, i8x v, long n) {

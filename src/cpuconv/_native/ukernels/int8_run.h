@@ -1,5 +1,7 @@
 /* What is exported: packing of weights, and the division into tasks. */
 
+static int int8_gemm_form(const int8_geometry *q) { return int8_channel_rows(q) + 2 * q->bytes; }
+
 static long int8_gemm_packed_size(const int8_geometry *q) {
     const conv_geometry g = lane_geometry(q);
     return q->g.groups * (int8_channel_rows(q) ? g.oc * g.ic : q->kd * i32_gemm_weight_size(&g));
@@ -17,7 +19,16 @@ static void int8_gemm_pack(const int8_geometry *q, const int32_t *lanes, int32_t
     const long size = g.kh * g.kw * g.ic * g.oc;
     for (long i = 0; i < q->g.groups * q->kd; i++, lanes += size) {
         const conv_weight weight = {lanes, lanes + size, 1, g.oc, g.kw * g.ic * g.oc, g.ic * g.oc};
-        i32_gemm_pack(&g, &weight, packed + i * i32_gemm_weight_size(&g));
+        int32_t *to = packed + i * i32_gemm_weight_size(&g), row[4 * VL];
+        i32_gemm_pack(&g, &weight, to);
+        for (long j = 0; j < i32_panel_count(g.oc); j++) {
+            const i32_panel p = i32_panel_at(g.oc, j);
+            for (long k = 0; in_lanes(q, &p) && k < g.kh * g.kw * g.ic; k++) {
+                memcpy(row, to + k * p.nr, sizeof row);
+                to_lanes(row, to + k * p.nr);
+            }
+            to += g.kh * g.kw * g.ic * p.nr;
+        }
     }
 }
 

@@ -1,6 +1,12 @@
 /* Bands of an 8-bit image as channel-last strips of elements: padded with the zero point on all sides, so that every output has all its
    products, and along the channels, with zeros, to whole lanes. */
 
+#ifdef __clang__
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLED(a, b, ...) __builtin_shuffle(a, b, (__typeof__(a)){__VA_ARGS__})
+#endif
+
 /* How bytes become elements: e = (x ^ flip) - zero, `flip` turning one signedness into the other. */
 typedef struct {
     uint8_t flip;
@@ -32,7 +38,21 @@ static void pixels_to_strip(const int8_reading how, const uint8_t *from, long st
         read_elements(how, from, pixels * channels, to);
         return;
     }
-    for (long p = 0; p < pixels; p++, from += step, to += padded) {
+    long p = 0;
+#if DOT_LENGTH == 4
+    if (channels == 3 && step == 3) { /* first layers: four pixels of a vector at once, which reads four bytes beyond them */
+        typedef uint8_t quad __attribute__((vector_size(16)));
+        const uint8_t f = how.flip;
+        const quad flip = {f, f, f, 0, f, f, f, 0, f, f, f, 0, f, f, f, 0};
+        for (; p + 6 <= pixels; p += 4, from += 12, to += 16) {
+            quad v;
+            __builtin_memcpy(&v, from, 16);
+            v = SHUFFLED(v, (quad){0}, 0, 1, 2, 16, 3, 4, 5, 16, 6, 7, 8, 16, 9, 10, 11, 16) ^ flip;
+            __builtin_memcpy(to, &v, 16);
+        }
+    }
+#endif
+    for (; p < pixels; p++, from += step, to += padded) {
         read_elements(how, from, channels, to);
         for (long c = channels; c < padded; c++) to[c] = 0;
     }
