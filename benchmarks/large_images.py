@@ -29,7 +29,7 @@ def problem(size: str, channels: str, kernel: int, layout: str) -> Problem:
     return replace(p, layout=layout, epilogue=replace(p.epilogue, bias=True))
 
 
-def row(size: str, channels: str, kernel: int, layout: str, seconds: float) -> list[str]:
+def row(size: str, channels: str, kernel: int, layout: str, threads: int, seconds: float) -> list[str]:
     p = problem(size, channels, kernel, layout)
     x, w, b = data(p)
     y = aligned_empty(p.y_shape, x.dtype)
@@ -51,7 +51,7 @@ def row(size: str, channels: str, kernel: int, layout: str, seconds: float) -> l
 def main(threads: int, seconds: float, sizes: tuple[str, ...]) -> None:
     cpuconv.set_num_threads(threads)
     rows = [
-        row(size, channels, kernel, layout, seconds)
+        row(size, channels, kernel, layout, threads, seconds)
         for size in sizes for channels in FILTERS for kernel in KERNELS for layout in ("nchw", "nhwc")
     ]  # fmt: skip
     print(setting(threads) + "\n")

@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 import cpuconv
+from cpuconv._native import core
 from cpuconv.bench.layers import Layer, all_layers
 from cpuconv.bench.measure import data, layer_of, minima
 from cpuconv.bench.report import geometric_mean, setting, table
@@ -24,6 +25,7 @@ from cpuconv.bench.report import geometric_mean, setting, table
 LONG = 1e-3  # seconds
 APART = ("ResNet-50 3x3 64-64 @56", "ResNet-50 1x1 1024-256 @14", "MobileNetV2 3x3 dw 144 @56", "MobileNetV2 1x1 24-144 @56")  # for Python threads
 ROUNDS = 5
+CYCLES = 1_000_000
 
 
 def call_of(layer: Layer, layout: str) -> Callable[[], object]:
@@ -40,7 +42,7 @@ def rate(calls: list[Callable[[], object]], seconds: float) -> float:
 
     def repeat(i: int) -> None:
         barrier.wait()
-        while time.perf_counter() < end:
+        while not done[i] or time.perf_counter() < end:
             calls[i]()
             done[i] += 1
 
@@ -55,9 +57,8 @@ def rate(calls: list[Callable[[], object]], seconds: float) -> float:
     return sum(done) / (time.perf_counter() - start)
 
 
-def apart(layer: Layer, layout: str, seconds: float) -> float:
+def apart(calls: list[Callable[[], object]], seconds: float) -> float:
     """How many times as many calls two Python threads make as one."""
-    calls = [call_of(layer, layout) for _ in range(2)]
     rounds = [(rate(calls[:1], seconds / ROUNDS), rate(calls, seconds / ROUNDS)) for _ in range(ROUNDS)]
     return max(two for _, two in rounds) / max(one for one, _ in rounds)
 
@@ -83,7 +84,11 @@ def main(pattern: str, seconds: float, worst: int) -> None:
     both = [(layer, layout) for layer in layers for layout in ("nchw", "nhwc")]
     print(setting(2) + "\n")
     cpuconv.set_num_threads(1)
-    rows = [[layer.name, layout.upper(), f"{apart(layer, layout, 2 * seconds):.2f}x"] for layer, layout in both if layer.name in APART]
+    counting = partial(core.spend_cycles, CYCLES)
+    rows = [["what the machine gives: no layer, counting in a register", "", f"{apart([counting] * 2, 2 * seconds):.2f}x"]]
+    for layer, layout in both:
+        if layer.name in APART:
+            rows.append([layer.name, layout.upper(), f"{apart([call_of(layer, layout) for _ in range(2)], 2 * seconds):.2f}x"])
     print(table(("two Python threads with a layer each", "layout", "against one"), rows) + "\n")
 
     figures = []

@@ -19,6 +19,7 @@ class FewChannels:
     name = "few_channels"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p, vl = problem, cpu.vector_length(problem.dtype)
