@@ -321,7 +321,8 @@ static int FN(channel_task)(void *context, long index) {
     const conv_tensors *in = job->tensors;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, kc = MIN(job->blocking->kc, k);
     const FN(gemm_part) share = FN(part_of)(job, index, ocg);
-    const long plane = g->oh * g->ow, p0 = part(plane, job->count, share.piece), pixels = part(plane, job->count, share.piece + 1) - p0;
+    const long plane = g->oh * g->ow, vectors = ceil_div(plane, VL); /* divided between tasks */
+    const long p0 = VL * part(vectors, job->count, share.piece), pixels = MIN(plane, VL * part(vectors, job->count, share.piece + 1)) - p0;
     const long panels = FN(panel_count)(pixels), o0 = share.group * ocg + share.first, rows = share.last - share.first;
     const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
     const long c_row = gaps ? pixels : in->ys.channel;
