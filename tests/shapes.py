@@ -17,6 +17,7 @@ n1_ic24_ih13_iw13_oc40_kh1_kw1_s2_p0_d1_g1
 n1_ic4_ih5_iw5_oc6_kh1_kw1_s1_p2_d1_g1
 n1_ic4_ih9_iw11_oc6_kh1_kw1_s3x4_p1_d1_g1
 n2_ic12_ih6_iw6_oc18_kh1_kw1_s1_p0_d1_g3
+n2_ic32_ih5_iw21_oc1_kh1_kw1_s1_p0_d1_g1
 """
 
 THREE_BY_THREE = """
@@ -47,6 +48,8 @@ n1_ic730_ih3_iw3_oc5_kh3_kw3_s1_p1_d1_g1
 n1_ic12_ih9_iw9_oc16_kh3_kw3_s1_p1_d1_g4
 n1_ic15_ih8_iw10_oc9_kh3_kw3_s1_p1_d1_g3
 n1_ic64_ih8_iw8_oc32_kh3_kw3_s1_p1_d1_g2
+n1_ic16_ih9_iw23_oc2_kh3_kw3_s1_p1_d1_g1
+n1_ic64_ih11_iw9_oc2_kh3_kw3_s2_p1_d1_g2
 """
 
 STRIDED_AND_DILATED = """

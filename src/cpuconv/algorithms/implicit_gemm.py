@@ -1,7 +1,8 @@
 """`implicit_gemm`: the convolution as a matrix product on packed weights, with no column buffer. 1x1 is its special case.
 
 Pixels are rows of the product, output channels its columns, and taps that fall on padding are skipped; NHWC is read in place, NCHW in
-channel-last strips. 1x1 and few output channels in NCHW are turned round: output channels are rows, pixels columns.
+channel-last strips. 1x1 and few output channels in NCHW are turned round: output channels are rows, pixels columns. One or two output
+channels in NHWC are dot products along the input channels.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PIXELS = 192  # output pixels of a block, at least, where they are rows of the p
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 1
+    version = 2
     plain = True
     strided = True
 
@@ -43,6 +44,9 @@ class ImplicitGemm:
         pixels = p.oh * p.ow
         full = 16 * core.packed_columns(cpu.isa, p.dtype, pixels) <= 17 * pixels  # pixels in vectors must fill them
         return p.layout == "nchw" and ((p.kh * p.kw == 1 and full) or p.ocg <= cpu.vector_length(p.dtype) // 2)
+
+    def _few_outputs(self, p: Problem, cpu: Cpu) -> bool:
+        return p.layout == "nhwc" and p.ocg <= 2 and p.icg % cpu.vector_length(p.dtype) == 0
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         nr = cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
@@ -73,13 +77,15 @@ class ImplicitGemm:
                 steps = (3 / vl if p.stride[1] == 1 else 1) + 8 / p.ow
                 compute += p.n * p.groups * pixels * p.k * steps * cycle
             workspace = b.kc * b.block * p.itemsize
+        elif self._few_outputs(p, cpu):
+            compute = p.n * p.oc * p.oh * p.ow * (p.k * valid_tap_share(p) / vl + 3.5) * cycle  # adding up the lanes of a sum
+            workspace = offsets + vl * p.k * p.itemsize
         else:
             waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
             share = valid_tap_share(p)
-            # visiting the accumulators costs about four steps of the summation, and as much where the panels are narrower and the steps shorter
-            most = 4 if cpu.isa_row.vector_bytes == 64 else 2
-            width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / most))
-            visit = 4 * max(1.0, (3 if most == 4 else 1.5) / width)
+            # visiting the accumulators costs some steps of the summation; in tiles of 16 registers the more, the narrower they are
+            width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / 2))
+            visit = 2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width)
             compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             workspace = offsets
             if p.layout == "nchw":

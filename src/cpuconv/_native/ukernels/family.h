@@ -10,6 +10,7 @@
 #include "gemm.h"
 #include "transpose.h"
 #include "columns.h"
+#include "dot_rows.h"
 #include "implicit_gemm.h"
 #include "im2col.h"
 #include "weight_gemm.h"

@@ -122,7 +122,8 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
 /* All tiles of `rows` rows on one panel, in heights as even as can be. After a tile of h rows, A, C and z are h times their steps further on,
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
-    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
+    /* A B that is not packed is read from further away: the fewer times, the better. */
+    const long mr = p->nv == 4 && t.ldb != p->nr ? 6 : FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
     for (long i = 0; i < tiles; i++) {
         const long height = low + (i < higher);
         if (p->valid == p->nr) FN(gemm_ukernels)[p->nv][height - 1](&t);

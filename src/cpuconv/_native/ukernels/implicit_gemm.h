@@ -2,6 +2,7 @@
    Pixel rows: rows of A are pixels of a channel-last image, read in place at offsets; a tap shifts all rows alike, so it is one
    segment (whole rows of taps are one segment where they are contiguous); B is the packed weight. Taps that fall on padding are
    skipped, as the pixels of a block share theirs. NCHW images come band by band as channel-last strips.
+   Few output channels (dot_rows.h): dot products over the channels of a pixel.
    Channel rows, for NCHW where a strip would not pay (1x1, or few output channels): the product turned round. Rows of A are output
    channels of the weight, B are pixels (in place for 1x1, else packed panels), C is written in place. */
 
@@ -61,11 +62,11 @@ static void FN(pack_panel)(const conv_geometry *g, const conv_weight *w, long o,
         }
 }
 
-/* Weight to panels [group][panel][kh kw icg][nr], or for channel rows to [oc][kh kw icg]. */
+/* Weight to panels [group][panel][kh kw icg][nr], or for channel rows and few outputs to [oc][kh kw icg]. */
 static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *packed) {
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg;
     T *to = packed;
-    if (FN(channel_rows)(g)) {
+    if (FN(channel_rows)(g) || FN(few_outputs)(g)) {
         if (taps == 1 && w->output == 1 && w->channel != 1) FN(image_to_pixels)(w->first, w->channel, icg, g->oc, w->end, to);
         else
             for (long o = 0; o < g->oc; o++)
@@ -88,9 +89,9 @@ static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *pa
 /* Elements of the packed weight (transposing writes whole vectors), and columns to which each group's bias is padded (0: not at all). */
 static long FN(gemm_weight_size)(const conv_geometry *g) {
     const long k = g->kh * g->kw * (g->ic / g->groups);
-    return FN(channel_rows)(g) ? g->oc * k + VL : g->groups * k * FN(padded)(g->oc / g->groups);
+    return FN(channel_rows)(g) || FN(few_outputs)(g) ? g->oc * k + VL : g->groups * k * FN(padded)(g->oc / g->groups);
 }
-static long FN(gemm_bias_columns)(const conv_geometry *g) { return FN(channel_rows)(g) ? 0 : FN(padded)(g->oc / g->groups); }
+static long FN(gemm_bias_columns)(const conv_geometry *g) { return FN(channel_rows)(g) || FN(few_outputs)(g) ? 0 : FN(padded)(g->oc / g->groups); }
 
 typedef struct {
     const conv_geometry *g;
@@ -205,6 +206,29 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     }
 }
 
+/* One block of pixels where outputs are few, all of its group. */
+static void FN(dot_pixels)(const FN(gemm_job) *job, const pixel_block *block, const FN(gemm_view) *view, long group, scratch s) {
+    const conv_geometry *g = job->g;
+    const long ocg = g->oc / g->groups, k = g->kh * g->kw * (g->ic / g->groups);
+    const tap_rect *r = &block->rect;
+    const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0, y0 = r->oy0 + block->p0 / width, x0 = r->ox0 + block->p0 % width;
+    long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
+    T *copy = take(&s, (size_t)(VL * k) * sizeof(T));
+    segment *taps = take(&s, (size_t)(g->kh * g->kw + 1) * sizeof(segment));
+    FN(pixel_offsets)(r, x0, rows, g->sh * view->x_row, g->sw * view->x_pixel, aoff);
+    FN(pixel_offsets)(r, x0, rows, view->y_row, view->y_pixel, coff);
+    const long at = y0 * view->y_row + x0 * view->y_pixel;
+    for (long o = 0; o < ocg; o++) {
+        const FN(tile) t = {
+            .a = view->x + (y0 * g->sh - g->pt) * view->x_row + (x0 * g->sw - g->pl) * view->x_pixel, .aoff = aoff,
+            .b = (const T *)job->tensors->weight + (group * ocg + o) * k, .bias_n = (const T *)job->tensors->bias + group * ocg + o,
+            .segments = taps, .count = FN(tap_segments_of)(g, r, view, taps),
+            .c = view->y + at + o, .z = view->z ? view->z + at + o : NULL, .coff = coff,
+        };
+        FN(dot_rows)(&t, rows, k, job->act, copy);
+    }
+}
+
 static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
@@ -212,12 +236,14 @@ static int FN(nhwc_task)(void *context, long index) {
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
     const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(ocg));
     const pixel_block *block = job->blocks + p.piece;
-    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0))};
+    const size_t copy = FN(few_outputs)(g) ? (size_t)(VL * g->kh * g->kw * icg) * sizeof(T) : 0;
+    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0) + copy)};
     if (!s.next) return OUT_OF_MEMORY;
     const long y0 = p.image * in->ys.image + p.group * ocg;
     const FN(gemm_view) view = {(const T *)in->x + p.image * in->xs.image + p.group * icg, in->xs.row, in->xs.pixel, 0, icg,
                                 (T *)in->y + y0, in->residual ? (const T *)in->residual + y0 : NULL, in->ys.row, in->ys.pixel, 1};
-    FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(ocg), job->act, s);
+    if (FN(few_outputs)(g)) FN(dot_pixels)(job, block, &view, p.group, s);
+    else FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(ocg), job->act, s);
     return 0;
 }
 
@@ -295,7 +321,8 @@ static int FN(channel_task)(void *context, long index) {
     const conv_tensors *in = job->tensors;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, kc = MIN(job->blocking->kc, k);
     const FN(gemm_part) share = FN(part_of)(job, index, ocg);
-    const long plane = g->oh * g->ow, p0 = part(plane, job->count, share.piece), pixels = part(plane, job->count, share.piece + 1) - p0;
+    const long plane = g->oh * g->ow, vectors = ceil_div(plane, VL); /* divided between tasks */
+    const long p0 = VL * part(vectors, job->count, share.piece), pixels = MIN(plane, VL * part(vectors, job->count, share.piece + 1)) - p0;
     const long panels = FN(panel_count)(pixels), o0 = share.group * ocg + share.first, rows = share.last - share.first;
     const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
     const long c_row = gaps ? pixels : in->ys.channel;

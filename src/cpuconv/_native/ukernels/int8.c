@@ -37,6 +37,7 @@ INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (voi
 #include "gemm.h"
 #include "transpose.h"
 #include "columns.h"
+#include "dot_rows.h"
 #include "implicit_gemm.h"
 #include "int8_strip.h"
 #include "int8_output.h"

@@ -43,6 +43,22 @@
 INLINE VEC FN(evens)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(EVEN)); }
 INLINE VEC FN(odds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(ODD)); }
 INLINE VEC FN(shifted)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(NEXT)); }
+
+/* Sums of neighbours: in each 16 bytes those of a, then those of b; and of neighbouring 16 bytes, those of a, then those of b. */
+#define BLOCK (16 / (int)sizeof(T))
+#define PAIR(l) ((l) / BLOCK * BLOCK + (l) % (BLOCK / 2) * 2 + ((l) % BLOCK < BLOCK / 2 ? 0 : VB / (int)sizeof(T)))
+#define FIRST(s, l) PAIR(l)
+#define SECOND(s, l) (PAIR(l) + 1)
+#define EVEN_BLOCK(s, l) ((l) / BLOCK * 2 * BLOCK + (l) % BLOCK)
+#define ODD_BLOCK(s, l) (EVEN_BLOCK(s, l) + BLOCK)
+INLINE VEC FN(pair_sums)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(FIRST)) + SHUFFLE(a, b, LANES(SECOND)); }
+INLINE VEC FN(block_sums)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(EVEN_BLOCK)) + SHUFFLE(a, b, LANES(ODD_BLOCK)); }
+#undef BLOCK
+#undef PAIR
+#undef FIRST
+#undef SECOND
+#undef EVEN_BLOCK
+#undef ODD_BLOCK
 #undef LANES
 #undef EVEN
 #undef ODD

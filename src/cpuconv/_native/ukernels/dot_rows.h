@@ -1,0 +1,58 @@
+/* Few output channels of NHWC, which would leave most lanes of a panel empty: dot products instead. A vector holds channels of one pixel; VL pixels
+   are summed at once, each in the lanes of its own accumulator, which are added up at the end. */
+
+/* Whether an image is computed so; the packed weight is then [oc][kh kw icg]. */
+INLINE int FN(few_outputs)(const conv_geometry *g) {
+#ifdef T_IS_FLOAT /* not of integers */
+    return g->nhwc && g->oc / g->groups <= 2 && g->ic / g->groups % VL == 0;
+#else
+    return (void)g, 0;
+#endif
+}
+
+/* Lane i: the sum of the lanes of v[i]. */
+#define HALVE(sums, n) UNROLL for (int i = 0; i < (n); i++) v[i] = FN(sums)(v[2 * i], v[2 * i + 1])
+INLINE VEC FN(lane_sums)(VEC *v) {
+    HALVE(pair_sums, VL / 2);
+    if (sizeof(T) == 4) HALVE(pair_sums, VL / 4);
+    if (VB == 64) HALVE(block_sums, 2);
+    if (VB >= 32) HALVE(block_sums, 1);
+    return v[0];
+}
+#undef HALVE
+
+/* Pixels at t->aoff, to numbers at t->coff; t->b: the weight of one output channel, k numbers. Pixels that are not evenly spaced are copied. */
+IN_MEMORY static void FN(dot_rows)(const FN(tile) *t, long rows, long k, conv_activation act, T *copy) {
+    for (long row = 0; row < rows; row += VL) {
+        const long *aoff = t->aoff + row, *coff = t->coff + row, some = MIN(VL, rows - row), apart = aoff[some > 1] - aoff[0];
+        const int even = some == VL && aoff[VL - 1] - aoff[0] == (VL - 1) * apart;
+        for (long i = 0; !even && i < some; i++)
+            for (long j = 0; j < t->count; j++) FN(copy)(copy + i * k + t->segments[j].b, t->a + aoff[i] + t->segments[j].a, t->segments[j].length);
+        const long step = even ? apart : k;
+        const T *first = even ? t->a + aoff[0] : copy;
+        const segment *run = t->segments;
+        VEC acc[VL];
+        UNROLL for (int i = 0; i < VL; i++) acc[i] = (VEC){0};
+        for (long left = t->count; left > 0; left--, run++) {
+            const T *b = t->b + run->b, *a = first + (even ? run->a : run->b);
+            for (const T *end = b + run->length; b < end; a += VL, b += VL) {
+                const VEC w = LOAD(b);
+                const T *four = a; /* pixels, for want of registers for more */
+                UNROLL for (int i = 0; i < VL; i++) {
+                    acc[i] += w * LOAD(four + i % 4 * step);
+                    if (i % 4 == 3) four += 4 * step;
+                }
+            }
+        }
+        VEC y = FN(lane_sums)(acc) + SPLAT(*t->bias_n);
+        if (t->z) {
+            T z[VL] = {0};
+            for (long i = 0; i < some; i++) z[i] = t->z[coff[i]];
+            y += LOAD(z);
+        }
+        y = FN(activated)(act, y);
+        if (some == VL && coff[VL - 1] - coff[0] == VL - 1) STORE(t->c + coff[0], y);
+        else
+            for (long i = 0; i < some; i++) t->c[coff[i]] = y[i];
+    }
+}
