@@ -54,7 +54,6 @@ cdef extern from "ukernels/conv.h" nogil:
         long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
         int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
-        int (*depthwise_by_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
@@ -279,8 +278,6 @@ cdef class Convolution:
 
     def weight_form(self):
         """Which of the algorithm's forms the packed weight has, where that depends on the size of the image."""
-        if self.kind == DEPTHWISE:
-            return self.family.depthwise_by_planes(&self.g)
         return int(self.kind == IMPLICIT_GEMM and self.family.gemm_bias_columns(&self.g) == 0)
 
     def workspace(self):

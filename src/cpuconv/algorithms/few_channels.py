@@ -60,7 +60,7 @@ class FewChannels:
 
     def _shifted_rows(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         """Cycles, and bytes of workspace."""
-        vl, fma = cpu.vector_length(p.dtype), cpu.isa_row.fma_per_cycle
+        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
         down, across = self._phases(p)
         pitch, rows = self._pitch(p), self.blocking(p, cpu).block
         in_place = p.ow % vl == 0 and not p.epilogue.residual
@@ -78,17 +78,17 @@ class FewChannels:
     def _pixel_tiles(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         vl, wide = cpu.vector_length(p.dtype), cpu.isa_row.vector_bytes == 64
         vectors = -(-p.oc // vl)
-        nv = min(p.oc // vl, -(-vectors // -(-vectors // (3 if wide else 2))))
-        pixels = (16 if wide else 8) if nv == 1 else 8 if wide else 6
+        nv = min(p.oc // vl, -(-vectors // -(-vectors // (4 if wide else 2))))  # vectors of a panel
+        pixels = (16, 8, 8, 6)[nv - 1] if wide else (8, 6)[nv - 1]
         row = (max(p.ow, pixels) * p.stride[1] + p.kw * p.dilation[1]) * p.ic  # elements of the copy
         rows = self.blocking(p, cpu).block
         band = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1
-        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 3) / cpu.isa_row.fma_per_cycle
+        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 2) / cpu.rates.fma_per_cycle
         cycles += -(-p.oh // rows) * band * (20 + 4 * row / vl)
         return p.n * cycles, band * row * p.itemsize + 8 * p.k
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
-        vl, fma = cpu.vector_length(p.dtype), cpu.isa_row.fma_per_cycle
+        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
         pixels = 8 if cpu.isa_row.vector_bytes == 64 else 4
         columns = (pixels - 1) * p.stride[1] + (p.kw - 1) * p.dilation[1] + 1
         rows = p.kh + p.stride[0]
@@ -105,7 +105,7 @@ class FewChannels:
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / 3  # a third of the traffic is not hidden
-        return Cost(seconds, workspace, weight, native.plain_error(p), weight / 2e9)
+        return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 2e9))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem

@@ -70,7 +70,7 @@ class ImplicitGemm:
             waste = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
             compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 24 / (p.k * min(p.ocg, 6)))
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
-                steps = 3 / vl + 8 / p.ow if p.stride[1] == 1 else 1
+                steps = (3 / vl if p.stride[1] == 1 else 1) + 8 / p.ow
                 compute += p.n * p.groups * pixels * p.k * steps * cycle
             workspace = b.kc * b.block * p.itemsize
         else:

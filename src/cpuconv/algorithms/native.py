@@ -14,8 +14,8 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
 from cpuconv.problem import Activation, Axis, Problem
 
-LARGE = 4 << 20  # bytes of a weight that comes from far, and whose new form goes to new pages
 LINE = 64  # bytes of a cache line, nearly everywhere
+LARGE = 4 << 20  # bytes that the allocator does not keep when they are freed
 
 
 class Packed(NamedTuple):
@@ -77,16 +77,16 @@ def chained_error(p: Problem, *chains: float) -> float:
     return unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
 
 
-def pack_seconds(size: float, rate: float) -> float:
-    """Packing so many bytes out of order, at a rate of bytes a second while the weight and what it becomes stay near."""
-    return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
-
-
 def shared_lines(p: Problem, cpu: Cpu) -> float:
     """Seconds that it costs to do one group after the other where their channels share cache lines, which each visits anew."""
     if p.layout != "nhwc" or p.groups == 1 or p.icg * p.itemsize >= LINE:
         return 0.0
     return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
+
+
+def pack_seconds(size: float, rate: float) -> float:
+    """Packing a weight into so many bytes of new memory, at a rate of bytes a second; large memory comes from the system, page by page."""
+    return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,6 @@ typedef struct {
     long (*winograd_workspace)(const conv_geometry *, const conv_blocking *);    /* bytes a thread */
     int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     long (*depthwise_packed_size)(const conv_geometry *);                        /* elements, the bias among them */
-    int (*depthwise_by_planes)(const conv_geometry *);                           /* whether the weight is packed for planes */
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);

@@ -16,7 +16,7 @@ typedef struct {
     const conv_tensors *tensors;
     conv_activation act;
     long bands, parts;   /* of one image's rows, and of its vectors of channels (NHWC) */
-    long vectors, shift; /* the second vector's first channel, where it is not VL so that loads do not cross cache lines; else 0 */
+    long vectors, shift; /* shift: the second vector's first channel, where it is not VL so that loads do not cross cache lines; else 0 */
 } FN(depthwise_job);
 
 /* Output rows [oy, oy + rows) of one vector of channels, of which `lanes` exist. */
@@ -184,11 +184,11 @@ static int FN(depthwise_task)(void *context, long index) {
     return 0;
 }
 
-/* NCHW that the planes' kernels do not do, or fewer than VL channels: a band of rows of one vector of channels, through strips. */
+/* NCHW, or fewer than VL channels: a band of rows of one vector of channels, through strips. */
 static int FN(depthwise_strip_task)(void *context, long index) {
     const FN(depthwise_job) *job = context;
     const conv_geometry *g = job->g;
-    const long vectors = ceil_div(g->ic, VL), v = index % vectors, band = index / vectors % job->bands, image = index / (vectors * job->bands);
+    const long v = index % job->vectors, band = index / job->vectors % job->bands, image = index / (job->vectors * job->bands);
     const long c = v * VL, lanes = MIN(VL, g->ic - c), oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy;
     const long top = MIN(g->ih, MAX(0, oy * g->sh - g->pt)), rows = MAX(0, MIN(g->ih, (oy + count - 1) * g->sh - g->pt + (g->kh - 1) * g->dh + 1) - top);
     const size_t in_bytes = (size_t)(rows * g->iw * VL) * sizeof(T), out_bytes = g->nhwc ? 0 : (size_t)(count * g->ow * VL) * sizeof(T);
@@ -218,8 +218,9 @@ static int FN(depthwise_strip_task)(void *context, long index) {
     d.y = out;
     d.y_row = g->ow * VL;
     d.y_pixel = d.lanes = VL;
+    if (!residual) d.act = job->act; /* else it waits for the residual, which lies in planes */
     FN(rows_kernel_of)(g)(&d);
-    FN(pixels_to_band)(out, VL, &t->ys, lanes, count, g->ow, residual, job->act, y);
+    FN(pixels_to_band)(out, VL, &t->ys, lanes, count, g->ow, residual, residual ? job->act : (conv_activation){0}, y);
     return 0;
 }
 
@@ -230,35 +231,36 @@ INLINE long FN(aligning_shift)(const conv_geometry *g, const conv_tensors *t) {
     return VB >= 64 && alike && repaid ? shift : 0;
 }
 
-static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    const long bands = ceil_div(g->oh, blocking->block), vectors = ceil_div(g->ic, VL);
-    if (FN(plane_kernel_of)(g)) {
-        const long groups = g->oc * ceil_div(g->oh, FN(group_rows)(g));
-        const long repaid = MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK); /* tasks that repay their start */
-        FN(planes_job) job = {g, tensors, act, threads == 1 ? 1 : MAX(1, MIN(groups, repaid))};
-        return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
-    }
-    FN(depthwise_job) job = {g, tensors, act, bands, 1, vectors, 0};
-    if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * vectors * bands, threads);
-    job.shift = FN(aligning_shift)(g, tensors);
-    job.vectors += job.shift > 0;
-    if (threads > 1) job.parts = MIN(job.vectors, ceil_div(4 * threads, MAX(1, g->n * bands)));
-    return pool_run(FN(depthwise_task), &job, g->n * bands * job.parts, threads);
+/* Whether the kernels of depthwise_planes.h do it, in place: maps of which a vector would hold half a row or less are faster in strips. */
+INLINE int FN(by_planes)(const conv_geometry *g) {
+    const int plain = g->kh == 3 && g->kw == 3 && g->sh == g->sw && g->sw <= 2 && g->dh == 1 && g->dw == 1;
+    return !g->nhwc && plain && 2 * g->ow > VL;
 }
 
-/* Weight (HWIO or OIHW) and bias to [kh kw + 1][columns], or for planes to [channel][kh kw + 1]: the bias comes last. */
+static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
+    if (FN(by_planes)(g)) {
+        const long bands = MAX(ceil_div(g->oh, blocking->block), threads == 1 ? 1 : MIN(ceil_div(g->oh, 8), ceil_div(8 * threads, g->ic)));
+        const long repaid = MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK); /* tasks that repay their start */
+        FN(planes_job) job = {g, tensors, act, FN(packed_columns)(g), bands, threads == 1 ? 1 : MAX(1, MIN(g->ic * bands, repaid))};
+        return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
+    }
+    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, ceil_div(g->ic, VL), 0};
+    if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
+    job.shift = FN(aligning_shift)(g, tensors);
+    job.vectors += job.shift > 0;
+    if (threads > 1) job.parts = MIN(job.vectors, ceil_div(4 * threads, MAX(1, g->n * job.bands)));
+    return pool_run(FN(depthwise_task), &job, g->n * job.bands * job.parts, threads);
+}
+
+/* Weight (HWIO or OIHW) and bias to [kh kw + 1][columns]: the bias comes last. */
 static void FN(depthwise_pack)(const conv_geometry *g, const void *weight, const void *bias, void *packed) {
-    const int planes = FN(plane_kernel_of)(g) != NULL;
-    const long taps = g->kh * g->kw, columns = planes ? g->ic : FN(packed_columns)(g);
+    const long taps = g->kh * g->kw, columns = FN(packed_columns)(g);
     T *to = packed;
-    for (long c = 0; c < columns; c++)
-        for (long t = 0; t <= taps; t++) {
+    for (long t = 0; t <= taps; t++)
+        for (long c = 0; c < columns; c++) {
             const T *from = t < taps ? (const T *)weight + (g->nhwc ? t * g->oc + c : c * taps + t) : (const T *)bias + c;
-            to[planes ? c * (taps + 1) + t : t * columns + c] = c < g->ic ? *from : 0;
+            *to++ = c < g->ic ? *from : 0;
         }
 }
-static int FN(depthwise_by_planes)(const conv_geometry *g) { return FN(plane_kernel_of)(g) != NULL; }
-static long FN(depthwise_packed_size)(const conv_geometry *g) {
-    return (FN(plane_kernel_of)(g) ? g->ic : FN(packed_columns)(g)) * (g->kh * g->kw + 1);
-}
+static long FN(depthwise_packed_size)(const conv_geometry *g) { return FN(packed_columns)(g) * (g->kh * g->kw + 1); }
 #undef STEP

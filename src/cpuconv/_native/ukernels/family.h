@@ -36,7 +36,6 @@ static const conv_family FN(FAMILY) = {
     .winograd = FN(winograd),
     .depthwise_packed_size = FN(depthwise_packed_size),
     .depthwise_pack = FN(depthwise_pack),
-    .depthwise_by_planes = FN(depthwise_by_planes),
     .depthwise = FN(depthwise),
     .involution = FN(involution),
     .weight_gemm = FN(weight_gemm),

@@ -33,7 +33,10 @@ typedef struct {
 
 INLINE void FN(lanes_store)(const FN(lanes_block) *s, const VEC *acc, T *y, const T *residual) {
     if (s->n == LANE_PIXELS && !residual && s->act.kind <= ACT_CLIP) {
-        UNROLL for (int b = 0; b < LANE_PIXELS; b++) STORE(y + b * s->y_pixel, FN(activated)(s->act, acc[b]));
+        const VEC low = SPLAT(s->act.a), high = SPLAT(s->act.b);
+        const long y_pixel = s->y_pixel;
+        if (s->act.kind == ACT_NONE) UNROLL for (int b = 0; b < LANE_PIXELS; b++) STORE(y + b * y_pixel, acc[b]);
+        else UNROLL for (int b = 0; b < LANE_PIXELS; b++) STORE(y + b * y_pixel, FN(vmin)(high, FN(vmax)(low, acc[b])));
         return;
     }
     VEC made[LANE_PIXELS]; /* acc stays in registers only if never indexed by a variable */

@@ -142,56 +142,66 @@ INLINE size_t FN(pixel_rows_scratch)(const conv_geometry *g, long rows) {
     return 2 * aligned_size((size_t)rows * sizeof(long)) + 2 * aligned_size((size_t)(g->kh * g->kw + 1) * sizeof(segment));
 }
 
+/* Offsets of a block's pixels from its first, which is in column x0. */
+INLINE void FN(pixel_offsets)(const tap_rect *r, long x0, long pixels, long row, long pixel, long *to) {
+    for (long i = 0, y = 0, x = x0; i < pixels; y++, x = r->ox0)
+        for (const long end = MIN(pixels, i + r->ox1 - x); i < end; i++, x++) to[i] = y * row + (x - x0) * pixel;
+}
+
+/* The taps of a rectangle as segments, those that are contiguous as one; returns their number. */
+INLINE long FN(tap_segments_of)(const conv_geometry *g, const tap_rect *r, const FN(gemm_view) *view, segment *list) {
+    const long icg = g->ic / g->groups, channels = view->c1 - view->c0;
+    long count = 0;
+    for (long ky = r->ky0; ky < r->ky1; ky++)
+        for (long kx = r->kx0; kx < r->kx1; kx++) {
+            const long a = ky * g->dh * view->x_row + kx * g->dw * view->x_pixel, b = (ky * g->kw + kx) * icg + view->c0;
+            segment *last = list + count - 1;
+            if (count && last->a + last->length == a && last->b + last->length == b) last->length += channels;
+            else list[count++] = (segment){a, b, channels};
+        }
+    return count;
+}
+
 /* One block of pixels against panels [first, last). bias_n: of the group, or NULL. */
 static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, const FN(gemm_view) *view, long group, long first, long last, const T *bias,
                            conv_activation act, scratch s) {
     const conv_geometry *g = job->g;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, channels = view->c1 - view->c0;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw;
     const tap_rect *r = &block->rect;
-    const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0;
+    const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0, y0 = r->oy0 + block->p0 / width, x0 = r->ox0 + block->p0 % width;
+    const long x_row = g->sh * view->x_row, x_pixel = g->sw * view->x_pixel;
+    /* where a row of pixels begins as far from the end of the one before as pixels are from each other */
+    const int even = x0 + rows <= r->ox1 || (x_row == width * x_pixel && (view->y_pixel ? view->y_row == width * view->y_pixel : g->ow == width));
     long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
     segment *all = take(&s, (size_t)(taps + 1) * sizeof(segment)), *piece = take(&s, (size_t)(taps + 1) * sizeof(segment));
 
-    for (long i = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; i < rows; y++, x = r->ox0) {
-        long a = (y * g->sh - g->pt) * view->x_row + (x * g->sw - g->pl) * view->x_pixel;
-        for (const long end = MIN(rows, i + r->ox1 - x); i < end; i++, a += g->sw * view->x_pixel) aoff[i] = a;
-    }
-    long count = 0, total = 0;
-    for (long ky = r->ky0; ky < r->ky1; ky++)
-        for (long kx = r->kx0; kx < r->kx1; kx++, total += channels) {
-            const long a = ky * g->dh * view->x_row + kx * g->dw * view->x_pixel, b = (ky * g->kw + kx) * icg + view->c0;
-            if (count && all[count - 1].a + all[count - 1].length == a && all[count - 1].b + all[count - 1].length == b) all[count - 1].length += channels;
-            else all[count++] = (segment){a, b, channels};
-        }
-
+    if (!even) FN(pixel_offsets)(r, x0, rows, x_row, x_pixel, aoff);
+    const long count = FN(tap_segments_of)(g, r, view, all), total = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (view->c1 - view->c0);
     const long passes = MAX(1, ceil_div(total, job->blocking->kc));
-    FN(tile) t = {.a = view->x, .segments = piece, .step = 1};
-    long pixel = 0;
-    for (long i = first; i < last; i++) {
+    FN(tile) t = {.a = view->x + y0 * x_row - g->pt * view->x_row + x0 * x_pixel - g->pl * view->x_pixel, .segments = piece, .step = 1};
+    for (long i = first, spread = 0; i < last; i++) {
         const FN(panel) p = FN(panel_at)(ocg, i);
         const segment *cursor = all;
         long done = 0;
-        if (pixel != (view->y_pixel ? view->y_pixel : p.nr)) {
-            pixel = view->y_pixel ? view->y_pixel : p.nr;
-            const long y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
-            for (long j = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; j < rows; y++, x = r->ox0)
-                for (const long end = MIN(rows, j + r->ox1 - x); j < end; j++, x++) coff[j] = y * y_row + x * pixel;
-        }
+        const long y_pixel = view->y_pixel ? view->y_pixel : p.nr, y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
+        if (!even && spread != y_pixel) FN(pixel_offsets)(r, x0, rows, y_row, spread = y_pixel, coff);
+        const long at = y0 * y_row + x0 * y_pixel + p.column * view->y_column;
         t.b = (const T *)job->tensors->weight + taps * icg * (group * FN(padded)(ocg) + p.column);
         t.ldb = p.nr;
-        t.c = view->y + p.column * view->y_column;
-        t.z = view->z ? view->z + p.column * view->y_column : NULL;
+        t.c = view->y + at;
+        t.z = view->z ? view->z + at : NULL;
         t.bias_n = bias ? bias + p.column : NULL;
         t.clip = 0;
         for (long pass = 0; pass < passes; pass++) {
             t.count = FN(cut)(&cursor, &done, all + count, part(total, passes, pass + 1) - part(total, passes, pass), piece);
             if (pass == passes - 1) FN(set_clip)(&t, act);
-            FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
+            if (even) FN(gemm_even_rows)(&t, &p, rows, x_pixel, y_pixel);
+            else FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
             t.z = t.c;
             t.bias_n = NULL;
         }
         if (act.kind > ACT_CLIP)
-            for (long row = 0; row < rows; row++) FN(activate)(act, t.c + coff[row], p.valid);
+            for (long row = 0; row < rows; row++) FN(activate)(act, t.c + (even ? row * y_pixel : coff[row]), p.valid);
     }
 }
 
@@ -280,7 +290,6 @@ INLINE void FN(gapped_rows)(const conv_geometry *g, const conv_strides *s, T *re
 /* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
    consecutive in memory, C is a copy. */
 static int FN(channel_task)(void *context, long index) {
-    enum { GROUP = 24 };
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
@@ -306,11 +315,6 @@ static int FN(channel_task)(void *context, long index) {
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     const long passes = ceil_div(k, kc);
-    long aoff[GROUP], coff[GROUP];
-    for (long i = 0; i < GROUP; i++) {
-        aoff[i] = i * k;
-        coff[i] = i * c_row;
-    }
     for (long pass = 0; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
@@ -330,16 +334,13 @@ static int FN(channel_task)(void *context, long index) {
             FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
                           .ldb = in_place ? in->xs.channel : p.nr};
             if (pass == passes - 1) FN(set_clip)(&t, job->act);
-            for (long o = 0; o < rows; o += GROUP) {
-                const long height = MIN(GROUP, rows - o);
-                t.a = (const T *)in->weight + (o0 + o) * k;
-                t.bias_m = pass ? NULL : (const T *)in->bias + o0 + o;
-                t.c = y + o * c_row + p.column;
-                t.z = pass ? t.c : z ? z + o * c_row + p.column : NULL;
-                FN(gemm_rows)(&t, &p, height, aoff, coff, coff);
-                if (pass == passes - 1 && job->act.kind > ACT_CLIP)
-                    for (long i = 0; i < height; i++) FN(activate)(job->act, t.c + coff[i], p.valid);
-            }
+            t.a = (const T *)in->weight + o0 * k;
+            t.bias_m = pass ? NULL : (const T *)in->bias + o0;
+            t.c = y + p.column;
+            t.z = pass ? t.c : z ? z + p.column : NULL;
+            FN(gemm_even_rows)(&t, &p, rows, k, c_row);
+            if (pass == passes - 1 && job->act.kind > ACT_CLIP)
+                for (long i = 0; i < rows; i++) FN(activate)(job->act, t.c + i * c_row, p.valid);
         }
     }
     if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);

@@ -2,8 +2,8 @@
    from each other in the copy, against a few vectors of output channels: pixels are broadcast, the weight is read in vectors. With so few products to
    sum, tall tiles without any bookkeeping of rows, taps and edges matter more than anything else. */
 #if NV_MAX == 4
-enum { FN(TILE_WIDTH) = 3 };
-INLINE int FN(tile_pixels)(int nv) { return nv == 1 ? 16 : 8; }
+enum { FN(TILE_WIDTH) = 4 };
+INLINE int FN(tile_pixels)(int nv) { return nv == 1 ? 16 : nv < 4 ? 8 : 6; }
 #else
 enum { FN(TILE_WIDTH) = 2 };
 INLINE int FN(tile_pixels)(int nv) { return nv == 1 ? 8 : 6; }
@@ -40,11 +40,11 @@ INLINE void FN(pixel_tile_of)(const int nv, const FN(pixel_tile) *t, const T *a)
     const int mr = FN(tile_pixels)(nv);
     const long step = t->step;
     const T *w = t->weight;
-    VEC acc[16][3];
+    VEC acc[16][4];
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = LOAD(t->bias + j * VL);
     for (const long *tap = t->taps, *last = tap + t->count; tap < last; tap++, w += nv * VL) {
         const T *const low = a + *tap, *const high = low + 8 * step;
-        VEC wv[3];
+        VEC wv[4];
         UNROLL for (int j = 0; j < nv; j++) wv[j] = LOAD(w + j * VL);
         UNROLL for (int i = 0; i < mr; i++) {
             const T s = i < 8 ? low[i * step] : high[(i - 8) * step];
@@ -52,10 +52,16 @@ INLINE void FN(pixel_tile_of)(const int nv, const FN(pixel_tile) *t, const T *a)
         }
     }
     if (t->n == mr && !t->residual && t->act.kind <= ACT_CLIP) {
-        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) STORE(t->y + i * t->y_pixel + j * VL, FN(activated)(t->act, acc[i][j]));
+        T *const y = t->y;
+        const long y_pixel = t->y_pixel;
+        if (t->act.kind == ACT_CLIP) {
+            const VEC least = SPLAT(t->act.a), most = SPLAT(t->act.b);
+            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = FN(vmin)(most, FN(vmax)(least, acc[i][j]));
+        }
+        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) STORE(y + i * y_pixel + j * VL, acc[i][j]);
         return;
     }
-    VEC made[16][3]; /* acc stays in registers only if never indexed by a variable */
+    VEC made[16][4]; /* acc stays in registers only if never indexed by a variable */
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) made[i][j] = acc[i][j];
     for (long i = 0; i < t->n; i++)
         for (long j = 0; j < nv; j++) {
@@ -67,11 +73,12 @@ static void FN(pixel_tile_1)(const FN(pixel_tile) *t, const T *a) { FN(pixel_til
 static void FN(pixel_tile_2)(const FN(pixel_tile) *t, const T *a) { FN(pixel_tile_of)(2, t, a); }
 #if NV_MAX == 4
 static void FN(pixel_tile_3)(const FN(pixel_tile) *t, const T *a) { FN(pixel_tile_of)(3, t, a); }
+static void FN(pixel_tile_4)(const FN(pixel_tile) *t, const T *a) { FN(pixel_tile_of)(4, t, a); }
 #endif
 static void (*const FN(pixel_ukernels)[])(const FN(pixel_tile) *, const T *) = {
     FN(pixel_tile_1), FN(pixel_tile_2),
 #if NV_MAX == 4
-    FN(pixel_tile_3),
+    FN(pixel_tile_3), FN(pixel_tile_4),
 #endif
 };
 
