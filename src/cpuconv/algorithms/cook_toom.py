@@ -8,6 +8,7 @@ are in the C code, which is given the points.
 
 from __future__ import annotations
 
+import functools
 import math
 from fractions import Fraction
 
@@ -27,6 +28,7 @@ POINTS: dict[int, Points] = {
 """Positive points by tile size n = m + r - 1, chosen for accuracy: with 3/4 and 3/2 F(4,3) errs a quarter as much as with 1 and 2."""
 
 
+@functools.cache
 def weight_transform(n: int, r: int) -> Array:
     """G, of shape (n, r), in float64; the identity for n = r = 1."""
     if n == 1:
