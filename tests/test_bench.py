@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cpuconv.bench import measure, peers, worker
-from cpuconv.bench.layers import NETWORKS, all_layers, class_of, layers_of
+from cpuconv.bench.layers import GROUPED_NETWORKS, NETWORKS, all_layers, class_of, layers_of
 from cpuconv.bench.peers import ALL, OURS, PEERS, Peer, Runner
 from cpuconv.cli.app import app
 
@@ -43,6 +44,9 @@ def test_the_layers_are_those_of_the_networks() -> None:
         macs = sum(layer.count * layer.problem.flops // 2 for layer in layers) / 1e6
         assert (len(layers), sum(layer.count for layer in layers), pytest.approx(macs, rel=1e-3)) == expected[network], network
     assert len({layer.name for layer in all_layers()}) == len(all_layers()) == 165
+    grouped = [layer for network in GROUPED_NETWORKS for layer in layers_of(network)]
+    assert {class_of(layer.problem) for layer in grouped} == {"grouped"}
+    assert "RegNet 3x3/2 48-48 g6 @112" in {layer.name for layer in grouped}
     assert Counter(class_of(layer.problem) for layer in all_layers()) == {"1x1": 73, "3x3 stride 1": 41, "depthwise": 26, "other": 25}
 
 
@@ -82,6 +86,14 @@ def test_the_report_has_its_tables(written: tuple[Path, Result, list[str]]) -> N
         assert f"({picture.name})" in text
 
 
+def test_batches(tmp_path: Path) -> None:
+    result = run("--batch", "3", "--peers", "", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "batch 3" in result.output and "batch 3" in (tmp_path / "results.md").read_text()
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["batch"] == 3 and document["layers"][0]["problem"].startswith("n3_")
+
+
 def test_missing_peers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PEERS, "absent", Peer("Absent", peers.cpuconv_nchw, ("no_such_module",), "no-such-package"))
     monkeypatch.setitem(ALL, "absent", PEERS["absent"])
@@ -95,7 +107,7 @@ def test_missing_peers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("peer", [name for name in PEERS if not PEERS[name].missing])
 def test_peers_give_the_right_result(peer: str) -> None:
     # In a process of its own, as a peer may crash; a peer that its own requirements keep from running is not ours to test.
-    (result,) = worker.run([LAYER], [peer], 1, 0.001)
+    (result,) = worker.run([replace(LAYER, problem=replace(LAYER.problem, n=2))], [peer], 1, 0.001)
     if peer in result.failures:
         assert "wrong result" not in result.failures[peer]
         pytest.skip(result.failures[peer])

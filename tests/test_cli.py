@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import cpuconv
+from cpuconv import calibration
 from cpuconv.cli import filters, network
 from cpuconv.cli.app import app
 
@@ -119,6 +120,14 @@ def explained_times(spec: str) -> str:
     """The measured time of the algorithm chosen, as `explain` shows it."""
     row = next(line for line in run("explain", spec).output.splitlines() if "●" in line)
     return row.split()[4]
+
+
+def test_tune_calibrates(wisdom_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_measure", lambda cpu: cpuconv.Rates(1.25, 2.0, 90.0, 80.0, 30.0))
+    assert "1.25 GHz" in run("tune", "--calibrate").output
+    assert "1.25 GHz" in " ".join(run("info").output.split())
+    assert run("wisdom", "forget", "--all").output == "Forgot 0 problems.\n"
+    assert "typical" in run("info").output
 
 
 def test_tune_says_for_which_no_time_was_left() -> None:

@@ -165,7 +165,7 @@ def test_cancellation(algorithm, problem, cpu):
 @each([with_epilogue(p, RELU) for p in ALL])
 def test_views_are_read_and_written_in_place(algorithm, problem, cpu):
     plan, arrays = algorithm.build(problem, cpu), normal(problem)
-    if not plan.strided:
+    if not algorithm.strided:
         return
     expected, packed = run(plan, arrays), plan.pack(arrays.weight, arrays.bias)
     x, y = (view(shape, problem.layout, np.float32) for shape in (problem.x_shape, problem.y_shape))

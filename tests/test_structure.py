@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "_jit": {"_jit", "_native"},
     "cpu": {"_native", *LEAVES},
     "threads": {"cpu", *LEAVES},
-    "plan": {"cpu", "problem", *LEAVES},
+    "plan": {"_native", "cpu", "problem", *LEAVES},
     "reference": {"plan", "problem", *LEAVES},
     "algorithms": {"algorithms", "_jit", "_native", "cpu", "plan", "problem", "reference", "threads", *LEAVES},
     "wisdom": {"cpu", "problem", *LEAVES},
@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "layer": {"options", "arguments", "planner", "plan", "problem", "threads", "wisdom", *LEAVES},
     "layers": {"layer", "options", *LEAVES},
     "tuning": {"layer", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
+    "calibration": {"_native", "planner", "cpu", "plan", "problem", "wisdom", *LEAVES},
     "functional": {"layer", "options", "arguments", "plan", "problem", *LEAVES},
     "quantized": {"layer", "options", "arguments", "plan", *LEAVES},
     "receptive": {"layer", "options", "arguments", *LEAVES},
@@ -55,7 +56,7 @@ MAY_IMPORT = {
     "involution": {"algorithms", "_native", "options", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "separable": {"layer", "layers", "algorithms", "_native", "arguments", "cpu", "plan", "problem", "threads", *LEAVES},
     "grad": {"functional", "options", "arguments", "planner", "plan", "problem", "threads", *LEAVES},
-    "config": {"cpu", "threads", *LEAVES},
+    "config": {"cpu", "threads", "wisdom", *LEAVES},
 }
 FREE = {"__init__", "__main__", "bench", "cli"}  # the outermost: may import everything
 
@@ -104,7 +105,7 @@ def fresh(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
-HEAVY = ["numba", "llvmlite", "torch", "scipy", "click", "rich", "matplotlib", "PIL", "ml_dtypes", "multiprocessing", "platformdirs"]
+HEAVY = ["numba", "llvmlite", "torch", "scipy", "click", "rich", "matplotlib", "PIL", "ml_dtypes", "multiprocessing", "platformdirs", "email"]
 
 
 @pytest.mark.parametrize("heavy", HEAVY)

@@ -235,7 +235,7 @@ def test_where_nothing_can_be_saved_tuning_works_in_memory(obstacle, directory, 
 
         monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(RuntimeWarning) as seen:
-        tuned = cpuconv.tune(SMALL, time_limit=0.3)
+        tuned = cpuconv.tune(SMALL, time_limit=60)
     assert ["stays in memory" in str(w.message) for w in seen] == [True]
     assert len(tuned) == 3 and all(isinstance(t, Tuned) for t in tuned.values())
     assert chosen(Problem.parse(SMALL[0])) == tuned[SMALL[0]].algorithm

@@ -8,7 +8,9 @@
 """
 
 from cpuconv import grad, quantized, wisdom
+from cpuconv.calibration import calibrate
 from cpuconv.config import show_config
+from cpuconv.cpu import Rates
 from cpuconv.errors import UnsupportedError
 from cpuconv.functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, flops, output_shape
 from cpuconv.involution import involution2d
@@ -31,6 +33,7 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Problem",
+    "Rates",
     "ReceptiveField",
     "SeparableConv2d",
     "Tuned",
@@ -38,6 +41,7 @@ __all__ = [
     "__version__",
     "algorithms",
     "cache_info",
+    "calibrate",
     "clear_cache",
     "conv1d",
     "conv2d",

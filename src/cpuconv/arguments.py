@@ -75,9 +75,11 @@ def result_dtype(*dtypes: np.dtype[Any] | None, names: str = "x, weight, bias, r
     given = [d for d in dtypes if d is not None]
     names = f"{names}: dtypes {', '.join(map(str, given))}"
     try:
-        result = np.result_type(*given).newbyteorder("=")
+        result = np.result_type(*given)
     except TypeError as e:
         raise TypeError(f"{names} have no common type; cast them to one") from e
+    if not result.isnative:
+        result = result.newbyteorder("=")
     if result.name not in COMPUTE_DTYPES:
         raise TypeError(f"{names} promote to {result}, not to one of {', '.join(COMPUTE_DTYPES)}")
     return result
@@ -99,6 +101,8 @@ def problem_dtypes(
 
 def contiguous(value: Array, dtype: np.dtype[Any]) -> Array:
     """C-contiguous, aligned, of that dtype; the array itself where it already is."""
+    if value.dtype is dtype and value.flags.c_contiguous and value.flags.aligned:
+        return value  # np.require takes microseconds to see it
     return np.require(value, dtype, ("C_CONTIGUOUS", "ALIGNED"))
 
 

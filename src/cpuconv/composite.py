@@ -5,9 +5,10 @@ The pieces read and write views of the operand and the result where their plan c
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,20 +18,23 @@ from cpuconv import pieces, reference
 from cpuconv.cpu import Cpu
 from cpuconv.errors import UnsupportedError
 from cpuconv.pieces import Spatial
-from cpuconv.plan import Array, Cost, Plan, Quantization, Rejection
+from cpuconv.plan import Algorithm, Array, Cost, Plan, Quantization, Rejection
 from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
 
 # Seconds of an element, measured:
 COPY = 1e-9  # from or to a view, for a plan that takes none
+TURN = 3.5e-9  # of a weight, likewise
 PUT = {"nchw": 0.5e-9, "nhwc": 2e-9}  # of joined phases to their places
 GAP = 0.9e-9  # written by a plan to planes with gaps between the pixels
 
 
-class Step(NamedTuple):
-    """One call of a 2-D plan. It opens and closes the sum of its outputs: the residual comes first, bias and activation last."""
+class Piece(NamedTuple):
+    """A 2-D forward convolution, by the algorithm chosen for it. It opens and closes the sum of its outputs: the residual comes first, bias and
+    activation last."""
 
-    plan: Plan
+    problem: Problem
+    algorithm: Algorithm
     spatial: Spatial
     tap: int  # of the depth
     source: slice  # planes of the operand
@@ -38,9 +42,16 @@ class Step(NamedTuple):
     opens: bool
     closes: bool
 
+
+class Step(NamedTuple):
+    """A piece made ready."""
+
+    piece: Piece
+    plan: Plan
+
     @property
     def weight_key(self) -> Hashable:
-        return self.tap, self.spatial.taps, self.plan.weight_format, self.plan.problem.epilogue.bias
+        return self.piece.tap, self.piece.spatial.taps, self.plan.weight_format, self.plan.problem.epilogue.bias
 
 
 class Fill(NamedTuple):
@@ -62,7 +73,6 @@ class CompositePlan:
     steps: tuple[Step, ...] = field(repr=False)
     fills: tuple[Fill, ...] = field(repr=False)
     by_image: bool
-    strided: bool = False
 
     @property
     def weight_format(self) -> Hashable:
@@ -72,14 +82,14 @@ class CompositePlan:
         weights: dict[Hashable, Any] = {}
         for step in self.steps:
             if step.weight_key not in weights:
-                tiled = np.tile(bias, len(step.spatial.cells)) if bias is not None and step.plan.problem.epilogue.bias else None
-                weights[step.weight_key] = step.plan.pack(_weight(self.problem, weight, step), tiled)
+                tiled = np.tile(bias, len(step.piece.spatial.cells)) if bias is not None and step.piece.problem.epilogue.bias else None
+                weights[step.weight_key] = step.plan.pack(_weight(self.problem, weight, step.piece), tiled)
         return Packed(weights, bias)
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:
         for images in self._stacks(x, residual, out):
-            for fill in self.fills:
-                self._fill(fill, packed.bias, *images[1:])
+            if self.fills:
+                self._fill(packed.bias, *images[1:])
             for step in self.steps:
                 self._step(step, packed.weights[step.weight_key], *images, threads)
 
@@ -99,33 +109,37 @@ class CompositePlan:
         return image.swapaxes(0, 1) if self.problem.layout == "nchw" else image
 
     def _step(self, step: Step, packed: Any, x: Array, residual: Array | None, out: Array, threads: int) -> None:
-        plan, spatial = step.plan, step.spatial
-        source = _cut(x, self.problem.layout, step.source, spatial.height.source, spatial.width.source)
+        plan, piece, spatial = step.plan, step.piece, step.piece.spatial
+        source = _cut(x, self.problem.layout, piece.source, spatial.height.source, spatial.width.source)
         threads = min(threads, for_work(plan.cost.seconds))
-        added = residual if step.opens else out
-        y = _view(self.problem, out, step.target, spatial)
-        if y is not None and plan.strided:
-            z = None if added is None else y if added is out else _view(self.problem, added, step.target, spatial)
+        added = residual if piece.opens else out
+        y = _view(self.problem, out, piece.target, spatial)
+        if y is not None and piece.algorithm.strided:
+            z = None if added is None else y if added is out else _view(self.problem, added, piece.target, spatial)
             plan.run(source, packed, z, y, threads)
             return
         dtype, shape = out.dtype, plan.problem.y_shape
         y = np.empty(shape, dtype)
         z = None if added is None else y
         if added is not None:
-            for block, view in _blocks(self.problem, added, y, step.target, spatial):
+            for block, view in _blocks(self.problem, added, y, piece.target, spatial):
                 block[...] = view
-        plan.run(source if plan.strided else np.ascontiguousarray(source), packed, z, y, threads)
-        for block, view in _blocks(self.problem, out, y, step.target, spatial):
+        plan.run(source if piece.algorithm.strided else np.ascontiguousarray(source), packed, z, y, threads)
+        for block, view in _blocks(self.problem, out, y, piece.target, spatial):
             view[...] = block
 
-    def _fill(self, fill: Fill, bias: Array | None, residual: Array | None, out: Array) -> None:
-        layout = self.problem.layout
-        for rows, columns in fill.spatial.cells:
-            y = _cut(out, layout, fill.target, rows, columns)
-            value = np.zeros(y.shape) if residual is None else _cut(residual, layout, fill.target, rows, columns).astype(np.float64)
-            if bias is not None:
-                value += bias if layout == "nhwc" else bias[:, None, None]
-            y[...] = reference.activate(self.problem.epilogue.activation, value)
+    def _fill(self, bias: Array | None, residual: Array | None, out: Array) -> None:
+        p = self.problem
+        constant = np.zeros(1) if bias is None else bias.astype(np.float64)
+        constant = constant if p.layout == "nhwc" else constant[:, None, None]
+        if residual is None:
+            # all of it, in one sweep: what the pieces make comes over that
+            out[...] = reference.activate(p.epilogue.activation, constant).astype(out.dtype)
+            return
+        for fill in self.fills:
+            for rows, columns in fill.spatial.cells:
+                value = _cut(residual, p.layout, fill.target, rows, columns) + constant
+                _cut(out, p.layout, fill.target, rows, columns)[...] = reference.activate(p.epilogue.activation, value)
 
 
 def _cut(stack: Array, layout: str, planes: slice, rows: slice, columns: slice) -> Array:
@@ -159,15 +173,16 @@ def _blocks(p: Problem, stack: Array, y: Array, planes: slice, s: Spatial) -> It
             yield y[:, : view.shape[1], : view.shape[2], part], view
 
 
-def _weight(p: Problem, weight: Array, step: Step) -> Array:
-    """The weight of a piece, in the layout, contiguous."""
+def _weight(p: Problem, weight: Array, piece: Piece) -> Array:
+    """The weight of a piece, in the layout; a view where it is of one phase and one group."""
     w = weight if p.layout == "nchw" else np.moveaxis(weight, (-1, -2), (0, 1))
     if p.depth:
-        w = w[:, :, step.tap]
+        w = w[:, :, piece.tap]
     if p.pass_ == "input":
         w = w.reshape(p.groups, p.ocg, p.icg, p.kh, p.kw).swapaxes(1, 2).reshape(p.ic, p.ocg, p.kh, p.kw)
-    w = np.concatenate([_taken(_taken(w, rows, 2), columns, 3) for rows, columns in step.spatial.taps])
-    return np.ascontiguousarray(w if p.layout == "nchw" else np.moveaxis(w, (0, 1), (-1, -2)))
+    phases = [_taken(_taken(w, rows, 2), columns, 3) for rows, columns in piece.spatial.taps]
+    w = phases[0] if len(phases) == 1 else np.concatenate(phases)
+    return w if p.layout == "nchw" else np.moveaxis(w, (0, 1), (-1, -2))
 
 
 def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
@@ -182,20 +197,27 @@ def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
     return w[(*before, slice(taps[0], None if end < 0 else end, step))]
 
 
-class Pieces:
-    """The algorithm of problems that other ones do not know: 2-D pieces, each by the plan that `plan_of` gives for it.
+def copying(algorithm: Algorithm, piece: Problem) -> float:
+    """Seconds for a piece's weight, a view, that the algorithm's plans would have contiguous."""
+    return 0.0 if algorithm.strided else math.prod(piece.weight_shape) * TURN
 
-    `plan_of` is told, too, among how many packed weights the memory is to be divided.
+
+class Pieces:
+    """The algorithm of problems that other ones do not know: 2-D pieces, each by the algorithm that `choose` finds for it.
+
+    `choose` is told, too, among how many packed weights the memory is to be divided. Only `build` makes plans: to weigh a way that is not taken
+    must not compile kernels.
 
     `joined`: all phases of a gradient are one convolution, whose blocks of channels are then put in their places.
     """
 
-    version = 1
+    version = 2
+    strided = False
 
-    def __init__(self, plan_of: Callable[[Problem, int], Plan], joined: bool = False) -> None:
+    def __init__(self, choose: Callable[[Problem, int], Algorithm], joined: bool = False) -> None:
         self.name = "joined" if joined else "pieces"
         self.plain = not joined  # as far as the plans of the pieces are; a joined tap of zero makes NaN of infinity
-        self.plan_of, self.joined = plan_of, joined
+        self.choose, self.joined = functools.cache(choose), joined
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         if not applies(problem):
@@ -203,20 +225,20 @@ class Pieces:
         if not pieces.spatial(problem, self.joined):
             return Rejection("there are no phases to be joined")
         try:
-            self._steps(problem.per_image)
+            self._pieces(problem.per_image)
         except UnsupportedError as e:
             return Rejection(str(e))
         return None
 
     def problems(self, problem: Problem) -> list[Problem]:
         """The problems of the pieces, as often as they come."""
-        return [step.plan.problem for step in self._steps(problem)[0]] * (problem.n if self._by_image(problem) else 1)
+        return [piece.problem for piece in self._pieces(problem)[0]] * (problem.n if self._by_image(problem) else 1)
 
     def _by_image(self, p: Problem) -> bool:
         return p.depth is not None or not all(pieces.side_by_side(p, s) for s in pieces.spatial(p, self.joined) if not s.empty)
 
-    def _steps(self, p: Problem) -> tuple[list[Step], list[Fill]]:
-        e, steps, fills = p.epilogue, list[Step](), list[Fill]()
+    def _pieces(self, p: Problem) -> tuple[list[Piece], list[Fill]]:
+        e, found, fills = p.epilogue, list[Piece](), list[Fill]()
         images = 1 if self._by_image(p) else p.n
         runs = pieces.depth(p) if p.depth else [pieces.Planes(slice(0, images, 1), ((0, slice(0, images, 1)),))]
         spatials = pieces.spatial(p, self.joined)
@@ -230,37 +252,36 @@ class Pieces:
                 for i, (tap, source) in enumerate(taps):
                     opens, closes = i == 0, i == len(taps) - 1
                     epilogue = Epilogue(closes and e.bias, not opens or e.residual, e.activation if closes else None)
-                    plan = self.plan_of(spatial.problem(p, count, epilogue), weights)
-                    steps.append(Step(plan, spatial, tap, source, target, opens, closes))
-        return steps, fills
+                    q = spatial.problem(p, count, epilogue)
+                    found.append(Piece(q, self.choose(q, weights), spatial, tap, source, target, opens, closes))
+        return found, fills
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
-        steps, _ = self._steps(problem)
-        return self._cost(problem, steps)
-
-    def _cost(self, p: Problem, steps: list[Step]) -> Cost:
+        p = problem
         images = p.n if self._by_image(p) else 1
         seconds, workspace, error = 1e-6, 0, 1e-16
         packed: dict[Hashable, Cost] = {}
-        for step in steps:
-            q, cost = step.plan.problem, step.plan.cost
-            x, y, in_place = math.prod(q.x_shape), math.prod(q.y_shape), pieces.side_by_side(p, step.spatial)
-            if not step.plan.strided:
+        for piece in self._pieces(p)[0]:
+            q, cost = piece.problem, piece.algorithm.estimate(piece.problem, cpu)
+            x, y, in_place = math.prod(q.x_shape), math.prod(q.y_shape), pieces.side_by_side(p, piece.spatial)
+            if not piece.algorithm.strided:
                 copied, moving = x + y, (x + y) * COPY
             elif not in_place:
                 copied, moving = y, y * PUT[p.layout]
             else:
-                gaps = p.layout == "nchw" and step.spatial.width.targets[0].step > 1
+                gaps = p.layout == "nchw" and piece.spatial.width.targets[0].step > 1
                 copied, moving = 0, y * GAP if gaps else 0.0
             seconds += images * (cost.seconds + 2e-6 + moving)
             workspace = max(workspace, cost.workspace + copied * p.itemsize)
-            error = max(error, cost.error + (0 if step.opens else 2.0 ** (-24 if p.dtype == "f32" else -53)))
-            packed[step.weight_key] = cost
+            error = max(error, cost.error + (0 if piece.opens else 2.0 ** (-24 if p.dtype == "f32" else -53)))
+            cost = replace(cost, pack_seconds=cost.pack_seconds + copying(piece.algorithm, q))
+            packed[piece.tap, piece.spatial.taps, piece.algorithm.name, q.epilogue.bias] = cost
         return Cost(seconds, workspace, sum(c.packed for c in packed.values()), error, sum(c.pack_seconds for c in packed.values()))
 
     def build(self, problem: Problem, cpu: Cpu) -> CompositePlan:
-        steps, fills = self._steps(problem)
-        return CompositePlan(problem, self._cost(problem, steps), tuple(steps), tuple(fills), self._by_image(problem))
+        found, fills = self._pieces(problem)
+        steps = tuple(Step(piece, piece.algorithm.build(piece.problem, cpu)) for piece in found)
+        return CompositePlan(problem, self.estimate(problem, cpu), steps, tuple(fills), self._by_image(problem))
 
 
 def applies(problem: Problem) -> bool:

@@ -7,17 +7,36 @@ import platform
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from cpuconv._native import core
 from cpuconv._native.isa import ISAS, Isa, isas_of
 
+PIECEWISE = 0.5  # the share of a stream's rate that convolutions reach, which read rows and tiles
+
+
+class Rates(NamedTuple):
+    """What one core does, for cost models: `calibrate` measures it, `typical_rates` stands in where it has not."""
+
+    ghz: float  # cycles
+    fma_per_cycle: float  # multiply-adds of vectors
+    l2: float  # GB/s read and written in a stream, going round half of this cache
+    l3: float
+    memory: float
+
+    def __str__(self) -> str:
+        streams = f"streams of {self.l2:.0f} GB/s in L2, {self.l3:.0f} in L3, {self.memory:.0f} in memory"
+        return f"{self.ghz:.2f} GHz, {self.fma_per_cycle:.2f} multiply-adds of vectors a cycle, {streams}"
+
+
+def typical_rates(isa: Isa) -> Rates:
+    """Those of an AMD Zen 4 core, on which the cost models were fitted."""
+    return Rates(ghz=3.5, fma_per_cycle=isa.fma_per_cycle, l2=92.0, l3=80.0, memory=30.0)
+
 
 @dataclass(frozen=True)
 class Cpu:
-    """What algorithms may know about the machine. Cache sizes in bytes; `l3` is shared by all cores.
-
-    `ghz`, and the bandwidths that follow from it, are typical values for the cost model: only their ratios decide anything.
-    """
+    """What algorithms may know about the machine. Cache sizes in bytes; `l3` is shared by all cores."""
 
     model: str
     isa: str
@@ -25,25 +44,33 @@ class Cpu:
     l1: int
     l2: int
     l3: int
-    ghz: float = 3.5
+    measured: Rates | None = None
 
     @cached_property
     def isa_row(self) -> Isa:
         return next(row for row in ISAS if row.name == self.isa)
 
+    @cached_property
+    def rates(self) -> Rates:
+        return self.measured or typical_rates(self.isa_row)
+
+    @property
+    def ghz(self) -> float:
+        return self.rates.ghz
+
     def peak(self, dtype: str) -> float:
         """Floating-point operations a second of one core in multiply-adds."""
-        return 2e9 * self.ghz * self.isa_row.fma_per_cycle * self.vector_length(dtype)
+        return 2e9 * self.ghz * self.rates.fma_per_cycle * self.vector_length(dtype)
 
     def vector_length(self, dtype: str) -> int:
         return self.isa_row.vector_bytes // (8 if dtype == "f64" else 4)
 
     def bandwidth(self, working_set: float) -> float:
-        """Bytes a second that one core streams when it goes round `working_set` bytes."""
+        """Bytes a second that one core streams in convolutions that go round `working_set` bytes."""
         if working_set <= self.l2:
-            return 60e9 * self.ghz / 3.5
+            return PIECEWISE * 1e9 * self.rates.l2
         missing = max(0.0, 1 - self.l3 / working_set)
-        return 1 / ((1 - missing) / (40e9 * self.ghz / 3.5) + missing / 12e9)
+        return PIECEWISE * 1e9 / ((1 - missing) / self.rates.l3 + missing / self.rates.memory)
 
 
 def available_isas() -> tuple[str, ...]:

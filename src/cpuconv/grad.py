@@ -197,7 +197,7 @@ def _weight(
     plan = planner.plan(problem, budget)
     if options.padding_mode != "zeros":
         x = arguments.pad_image(x if x.ndim == rank + 2 else x[None], options.padding_mode, options.pads(x.shape, shape), options.layout)
-    x, grad = (_readable(a, compute, plan.strided).reshape(s) for a, s in zip((x, grad), problem.operand_shapes, strict=True))
+    x, grad = (_readable(a, compute).reshape(s) for a, s in zip((x, grad), problem.operand_shapes, strict=True))
     in_place = result.flags.carray and result.dtype == compute
     target = result if in_place else np.empty(shape, compute)
     plan.run(x, plan.pack(grad, None), None, target.reshape(problem.weight_shape), for_work(plan.cost.seconds))
@@ -367,9 +367,9 @@ def conv3d_weight(
 
 
 
-def _readable(value: Array, dtype: np.dtype[Any], strided: bool) -> Array:
-    """A plan's operand: the array itself where the plan reads views and it is a proper one."""
-    if strided and value.dtype == dtype and value.flags.aligned and all(step > 0 for step in value.strides):
+def _readable(value: Array, dtype: np.dtype[Any]) -> Array:
+    """A plan's operand: the array itself where it is a proper view, which plans of gradients of weights read."""
+    if value.dtype == dtype and value.flags.aligned and all(step > 0 for step in value.strides):
         return value
     return arguments.contiguous(value, dtype)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cpuconv import arguments, planner, wisdom
 from cpuconv.options import Options
-from cpuconv.plan import Array, Plan, Quantization, aligned_empty, types
+from cpuconv.plan import Array, Bindable, Bound, Plan, Quantization, aligned_empty, types
 from cpuconv.planner import Budget
 from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
@@ -22,14 +22,44 @@ MAX_SHAPES = 64  # input shapes for which a layer keeps its plan; the oldest is 
 
 
 @dataclass(frozen=True)
+class _Planned:
+    """What follows from shapes, dtypes and options alone: the same for all layers that share them."""
+
+    plan: Plan
+    shape: tuple[int, ...]  # of the result, without the batch axis where the input has none
+    bind: Callable[[Any, tuple[int, ...], tuple[int, ...]], Bound] | None  # the plan's, where inputs and results may be of its types as they are
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """All that a call needs for inputs of one shape and dtype."""
 
     plan: Plan
     packed: Any
-    shape: tuple[int, ...]  # of the result, without the batch axis where the input has none
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    direct: bool  # inputs and results of the plan's types, zero padding: nothing to convert
+    ready: _Ready | None  # inputs and results of the plan's types, zero padding: there may be nothing to convert
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """The short way of a call: what is too slow to find out anew in each of a million calls."""
+
+    bound: Bound
+    shape: tuple[int, ...]  # of the result
+    dtype: np.dtype[Any]  # of input and result: the very object that NumPy gives its arrays
+    seconds: float
+    changes: int  # of wisdom, when it was made
+
+    def run(self, x: Any, out: Any) -> Array | None:
+        """The result, or None where the arguments need a closer look."""
+        if type(x) is not np.ndarray or x.dtype is not self.dtype or wisdom.changes != self.changes:
+            return None
+        if out is None:
+            out = (aligned_empty if self.seconds > ALIGNED_FROM else np.empty)(self.shape, self.dtype)
+        elif type(out) is not np.ndarray or out.dtype is not self.dtype:
+            return None
+        return out if self.bound.run(x, out, for_work(self.seconds)) else None
 
 
 class Layer:
@@ -58,12 +88,13 @@ class Layer:
         """Begin without plans."""
         self._prepared: dict[Hashable, _Prepared] = {}
         self._packed: dict[Hashable, Any] = {}
+        self._ready: _Ready | None = None  # of the latest call
         self._wisdom = wisdom.changes  # when the plans that are kept were made
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs, in another process perhaps: it plans and packs for itself."""
-        own = ("_prepared", "_packed", "_wisdom", "_lock")
+        own = ("_prepared", "_packed", "_ready", "_wisdom", "_lock")
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -107,6 +138,9 @@ class Layer:
         UnsupportedError
             If the algorithm named cannot do the problem.
         """
+        ready = self._ready
+        if ready is not None and residual is None and (result := ready.run(x, out)) is not None:
+            return result
         x = arguments.array(self.options.operand, x)
         residual_array = None if residual is None else arguments.array("residual", residual)
         residual_dtype = arguments.strong_dtype(residual, residual_array)
@@ -121,9 +155,8 @@ class Layer:
             result = arguments.output(out, prepared.shape, prepared.dtype, **{self.options.operand: x})
             if residual_array is not None and arguments.overlap(result, residual_array):
                 residual_array = residual_array.copy()
-        if prepared.direct and x.flags.c_contiguous and x.flags.aligned and residual is None and result.flags.carray:
-            plan = prepared.plan
-            plan.run(x, prepared.packed, None, result, for_work(plan.cost.seconds))
+        if residual is None and prepared.ready and prepared.ready.run(x, result) is not None:
+            self._ready = prepared.ready
         else:
             self._convert_and_run(prepared, x, residual_array, result)
         return result
@@ -177,9 +210,10 @@ class Layer:
         return self.options.problem(x_shape, self.weight.shape, dtype, Epilogue(self.bias is not None, residual, self.activation))
 
     def _prepare(self, key: Hashable, x: Array, residual: bool, residual_dtype: np.dtype[Any] | None) -> _Prepared:
-        result, word = self._dtypes(x.dtype, residual_dtype)
-        problem, kinds = self._problem(x.shape, word, residual), types(word)
-        plan = planner.plan(problem, self.budget)
+        dtype, word = self._dtypes(x.dtype, residual_dtype)
+        form = self.options, self.budget, self.activation, self.weight.shape, self.bias is None, x.shape, residual, dtype, word
+        planned = planner.kept(form, lambda: self._plan(x.shape, residual, dtype, word))
+        plan, kinds = planned.plan, types(word)
         with self._lock:
             if self._wisdom != wisdom.changes:
                 self._prepared.clear()
@@ -189,11 +223,18 @@ class Layer:
             if packed_key not in self._packed:
                 bias = None if self.bias is None else arguments.contiguous(self.bias, kinds.bias)
                 self._packed[packed_key] = plan.pack(arguments.contiguous(self.weight, kinds.weight), bias, self.quantization)
-            shape = self.options.result_shape(problem, x.ndim == self.options.rank + 2)
-            same = x.shape == problem.operand_shapes[0] and shape == problem.result_shape
-            direct = (x.dtype, result) == (kinds.x, kinds.y) and self.options.padding_mode == "zeros" and same
-            prepared = _Prepared(plan, self._packed[packed_key], shape, result, direct)
+            packed, ready = self._packed[packed_key], None
+            if planned.bind:
+                ready = _Ready(planned.bind(packed, x.shape, planned.shape), planned.shape, kinds.x, plan.cost.seconds, wisdom.changes)
+            prepared = _Prepared(plan, packed, planned.shape, dtype, ready)
             if len(self._prepared) >= MAX_SHAPES:
                 self._prepared.pop(next(iter(self._prepared)))
             self._prepared[key] = prepared
         return prepared
+
+    def _plan(self, x_shape: tuple[int, ...], residual: bool, dtype: np.dtype[Any], word: str) -> _Planned:
+        problem = self._problem(x_shape, word, residual)
+        plan = planner.plan(problem, self.budget)
+        shape = self.options.result_shape(problem, len(x_shape) == self.options.rank + 2)
+        as_they_are = types(word).x == dtype and not residual and self.options.padding_mode == "zeros"
+        return _Planned(plan, shape, plan.bind if as_they_are and isinstance(plan, Bindable) else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from cpuconv import arguments
@@ -25,13 +26,10 @@ class Options:
     operand = "x"  # what messages call the array that goes in
     filters = "output"  # and the channels that the weight has one filter for
 
-    @classmethod
-    def parse(cls, stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, padding_mode: Any = "zeros", *, rank: int = 2) -> Options:
-        arguments.choice("padding_mode", padding_mode, arguments.PADDING_MODES)
-        return cls(
-            arguments.per_axis("stride", stride, 1, rank), arguments.padding(padding, rank), arguments.per_axis("dilation", dilation, 1, rank),
-            _groups(groups), arguments.choice("layout", layout, arguments.LAYOUTS[rank]), padding_mode, rank,
-        )  # fmt: skip
+    @staticmethod
+    def parse(stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, padding_mode: Any = "zeros", *, rank: int = 2) -> Options:
+        given = (stride, padding, dilation, groups, layout, padding_mode, rank)
+        return _parsed_before(*given) if all(map(_plain, given)) else _parsed(*given)
 
     @property
     def layout_name(self) -> str:
@@ -227,6 +225,22 @@ class _Input(Options):
     @classmethod
     def of(cls, options: Options) -> _Input:
         return cls(**{name: getattr(options, name) for name in Options.__dataclass_fields__})
+
+
+def _parsed(stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, padding_mode: Any, rank: int) -> Options:
+    arguments.choice("padding_mode", padding_mode, arguments.PADDING_MODES)
+    return Options(
+        arguments.per_axis("stride", stride, 1, rank), arguments.padding(padding, rank), arguments.per_axis("dilation", dilation, 1, rank),
+        _groups(groups), arguments.choice("layout", layout, arguments.LAYOUTS[rank]), padding_mode, rank,
+    )  # fmt: skip
+
+
+_parsed_before = lru_cache(maxsize=256)(_parsed)  # one-shot calls come with the same options again and again
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is equal to none of another type: True == 1 == 1.0, but only the middle one is a stride."""
+    return type(value) in (int, str) or (type(value) is tuple and all(map(_plain, value)))
 
 
 def _groups(value: Any) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from cpuconv._native import core
 from cpuconv.cpu import Cpu
 from cpuconv.problem import INTEGER_DTYPES, Problem
 
@@ -22,7 +23,7 @@ def aligned_empty(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Uninitialised and 64-byte aligned, so that no vector at a multiple of its size crosses a cache line (2 to 5 % of the time of a 1x1 layer)."""
     size = math.prod(shape) if isinstance(shape, tuple) else shape
     raw = np.empty(size * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -core.address(raw) % 64
     return raw[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
 
 
@@ -97,17 +98,12 @@ class Plan(Protocol):
     @property
     def cost(self) -> Cost: ...
     @property
-    def strided(self) -> bool:
-        """Whether `run` takes x, residual and out as views: strides positive, and in NHWC channels side by side."""
-        ...
-
-    @property
     def weight_format(self) -> Hashable:
         """Equal for two plans of one layer if the packed weight of one serves the other."""
         ...
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Any:
-        """The second operand, contiguous and of the problem's type, and `bias` (or None), as `run` wants them. `quantization`: of integers only.
+        """The second operand, a view of the problem's type, and `bias` (or None), as `run` wants them. `quantization`: of integers only.
 
         It is called `weight`, for so it is but for the weight's gradient, where it is y's gradient.
         """
@@ -116,11 +112,26 @@ class Plan(Protocol):
     def run(self, x: Array, packed: Any, residual: Array | None, out: Array, threads: int) -> None:
         """Compute into `out` from `x`, the first operand, and the packed second.
 
-        Arrays are of the problem's shapes and dtype, and C-contiguous unless the plan is `strided`.
+        Arrays are of the problem's shapes and dtype, and C-contiguous unless the algorithm is `strided`.
 
         `residual` may be `out` itself; residual and out then have the same strides.
         """
         ...
+
+
+class Bound(Protocol):
+    """A plan with its packed operand, for arrays of certain shapes, of the problem's dtype and without a residual."""
+
+    def run(self, x: Array, y: Array, threads: int) -> bool:
+        """Compute y, if both arrays have the shapes, are C-contiguous and do not overlap; else return False and do nothing."""
+        ...
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A plan that has a short way for arrays that it can take as they are."""
+
+    def bind(self, packed: Any, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> Bound: ...
 
 
 class Algorithm(Protocol):
@@ -129,6 +140,7 @@ class Algorithm(Protocol):
     name: str
     version: int
     plain: bool  # plain summation: allowed under accuracy="strict"
+    strided: bool  # plans take x, residual and out as views: strides positive, and in NHWC channels side by side
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None: ...
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost: ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 from cpuconv import composite, verbose, wisdom
 from cpuconv import cpu as cpu_module
@@ -22,13 +24,14 @@ DEFAULT_ACCURACY = {"f32": 1e-5, "f64": 1e-13}
 class Budget:
     """What the caller allows: a named algorithm or "auto"; an error relative to max|y|, "strict", or None; workspace in bytes or None.
 
-    `one_shot`: the weight is used once, so that packing it counts.
+    `one_shot`: the weight is used once, so that packing it counts. `turned`: it is a view of another one.
     """
 
     algorithm: str = "auto"
     accuracy: float | str | None = None
     workspace_limit: int | None = None
     one_shot: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,20 +62,20 @@ class CacheInfo(NamedTuple):
     misses: int
 
 
-Key = tuple[Problem, Budget, Cpu, int]  # the number is that of wisdom's changes: after each one all plans are made anew
+Kept = TypeVar("Kept")
 PLAN_BYTES = 4096  # a plan's Python and C objects; none holds arrays
 
 
 class PlanCache:
-    """Plans by problem, budget, CPU and state of the wisdom, the least recently used dropped first; safe under threads."""
+    """Plans, and what goes with them, by all that they depend on; the least recently used dropped first; safe under threads."""
 
     def __init__(self, limit: int = 4 << 20) -> None:
         self.limit = limit
         self._lock = threading.Lock()
-        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._plans: OrderedDict[Hashable, Any] = OrderedDict()
         self._hits = self._misses = 0
 
-    def get(self, key: Key) -> Plan | None:
+    def get(self, key: Hashable) -> Any:
         with self._lock:
             plan = self._plans.get(key)
             if plan is None:
@@ -82,7 +85,7 @@ class PlanCache:
                 self._plans.move_to_end(key)
             return plan
 
-    def put(self, key: Key, plan: Plan) -> None:
+    def put(self, key: Hashable, plan: object) -> None:
         with self._lock:
             self._plans[key] = plan
             while len(self._plans) * PLAN_BYTES > self.limit:
@@ -145,10 +148,15 @@ def named(name: str) -> tuple[Algorithm, ...]:
     ValueError
         If there is no algorithm of that name.
     """
-    found = tuple(a for a in ALGORITHMS if name in ("auto", a.name) or (name == "winograd" and a.name.startswith("winograd_")))
+    found = _named(name) if isinstance(name, str) else ()
     if not found:
         raise ValueError(f"algorithm: {name!r} is not one of auto, winograd, {', '.join(algorithms())}")
     return found
+
+
+@lru_cache(maxsize=64)
+def _named(name: str) -> tuple[Algorithm, ...]:
+    return tuple(a for a in ALGORITHMS if name in ("auto", a.name) or (name == "winograd" and a.name.startswith("winograd_")))
 
 
 def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
@@ -156,26 +164,28 @@ def candidates(problem: Problem, budget: Budget, cpu: Cpu) -> list[Candidate]:
 
     Measured ones come before all others: one that was left out of the measuring was out of the question.
     """
-    known = wisdom.measured(problem, cpu)
+    known, cpu = wisdom.measured(problem, cpu), wisdom.calibrated(cpu)
     rows = [_judge(a, problem, budget, cpu, known.get((a.name, a.version))) for a in (*named(budget.algorithm), *composites(problem, budget, cpu))]
 
     def rank(row: Candidate) -> tuple[bool, bool, float]:
-        packing = budget.one_shot * row.cost.pack_seconds if row.cost else 0.0
+        packing = row.cost.pack_seconds if budget.one_shot and row.cost else 0.0
+        if budget.one_shot and budget.turned:
+            packing += composite.copying(row.algorithm, problem)
         return row.rejection is not None, row.measured is None, row.seconds + packing
 
     return sorted(rows, key=rank)
 
 
 def composites(problem: Problem, budget: Budget, cpu: Cpu) -> tuple[composite.Pieces, ...]:
-    """Algorithms made of plans of 2-D pieces, each within its share of the budget."""
+    """Algorithms made of those of 2-D pieces, each within its share of the budget."""
     if not composite.applies(problem) or budget.algorithm == "reference":
         return ()
 
-    def plan_of(piece: Problem, weights: int) -> Plan:
-        limit = budget.workspace_limit
-        return plan(piece, budget if limit is None else replace(budget, workspace_limit=limit // weights), cpu)
+    def choice(piece: Problem, weights: int) -> Algorithm:
+        limit = None if budget.workspace_limit is None else budget.workspace_limit // weights
+        return choose(piece, replace(budget, workspace_limit=limit, turned=True), cpu).algorithm
 
-    return composite.Pieces(plan_of), composite.Pieces(plan_of, joined=True)
+    return composite.Pieces(choice), composite.Pieces(choice, joined=True)
 
 
 def _judge(algorithm: Algorithm, problem: Problem, budget: Budget, cpu: Cpu, measured: float | None) -> Candidate:
@@ -225,14 +235,27 @@ def plan(problem: Problem, budget: Budget, cpu: Cpu | None = None) -> Plan:
         As `choose`.
     """
     cpu = cpu or cpu_module.detect()
-    key = (problem, budget, cpu, wisdom.changes)
-    if (found := _cache.get(key)) is not None:
-        return found
+    return kept((problem, budget), lambda: _made(problem, budget, cpu), cpu)
+
+
+def kept(key: Hashable, make: Callable[[], Kept], cpu: Cpu | None = None) -> Kept:
+    """What is kept under a key, on a CPU and in the present state of the wisdom; or else is made, and kept.
+
+    Layers keep more than the plan so: what it takes to find the problem in arguments costs ten times what it takes to find them here.
+    """
+    key = (key, cpu or cpu_module.detect(), wisdom.changes)
+    found: Kept | None = _cache.get(key)
+    if found is None:
+        found = make()
+        _cache.put(key, found)
+    return found
+
+
+def _made(problem: Problem, budget: Budget, cpu: Cpu) -> Plan:
     best = choose(problem, budget, cpu)
-    made = best.algorithm.build(problem, cpu)
+    made = best.algorithm.build(problem, wisdom.calibrated(cpu))
     measured = f", measured {best.measured * 1e6:.1f} us an image," if best.measured else ""
     verbose.log(f"plan {problem} {best.algorithm.name} predicted {made.cost.seconds * 1e6:.1f} us{measured} on {cpu.isa}")
-    _cache.put(key, made)
     return made
 
 
@@ -264,7 +287,7 @@ def explain(problem: Problem | str, *, algorithm: str = "auto", accuracy: float 
 
 
 def explain_table(problem: Problem, budget: Budget) -> str:
-    cpu = cpu_module.detect()
+    cpu = wisdom.calibrated(cpu_module.detect())
     head = ("", "algorithm", "predicted us", "measured us", "workspace/thread", "packed weight", "error bound", "why not")
     rows: list[tuple[str, ...]] = [head]
     for i, row in enumerate(candidates(problem, budget, cpu)):
@@ -291,4 +314,4 @@ def made_of_pieces(problem: Problem, budget: Budget, cpu: Cpu) -> list[tuple[int
     chosen = candidates(problem, budget, cpu)[0]
     if chosen.rejection or not isinstance(chosen.algorithm, composite.Pieces):
         return []
-    return [(count, piece, choose(piece, budget, cpu)) for piece, count in Counter(chosen.algorithm.problems(problem)).items()]
+    return [(count, piece, choose(piece, replace(budget, turned=True), cpu)) for piece, count in Counter(chosen.algorithm.problems(problem)).items()]

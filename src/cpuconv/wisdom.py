@@ -1,8 +1,9 @@
-"""Wisdom, in FFTW's sense: measured seconds of algorithms on problems, which the planner trusts more than estimates.
+"""Wisdom, in FFTW's sense: measured seconds of algorithms on problems, which the planner trusts more than estimates; and the rates of this
+CPU's cores, on which the estimates rest.
 
-`tune` gathers it and saves it, one JSON file for each CPU model and ISA, in ``CPUCONV_CACHE_DIR`` or the user's cache directory.
-The planner reads that file when it makes its first plan. Any number of processes may tune at once: none loses another's figures.
-All figures are for one image and one thread, so that the choice, and with it every bit of a result, depends on neither.
+`tune` gathers the ones, `calibrate` the others. Both are saved, one JSON file for each CPU model and ISA, in ``CPUCONV_CACHE_DIR`` or the
+user's cache directory. The planner reads that file when it makes its first plan. Any number of processes may tune at once: none loses another's
+figures. All figures are for one image and one thread, so that the choice, and with it every bit of a result, depends on neither.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpuconv import cpu as cpu_module
-from cpuconv.cpu import Cpu
+from cpuconv.cpu import Cpu, Rates
 from cpuconv.problem import Problem
 
 # json, fcntl and platformdirs are imported where they are used: `import cpuconv` takes milliseconds.
@@ -46,11 +47,24 @@ class _Unusable(Exception):
 
 
 @dataclass
+class _Knowledge:
+    """What was measured on one CPU: algorithms on problems, and the rates of its cores if `calibrate` was run."""
+
+    problems: Entries = field(default_factory=dict)
+    rates: Rates | None = None
+
+    def add(self, newer: _Knowledge) -> None:
+        for key, times in newer.problems.items():
+            self.problems[key] = self.problems.get(key, {}) | times
+        self.rates = newer.rates or self.rates
+
+
+@dataclass
 class _Store:
     """What is known of one CPU, and that part of it which its file lacks."""
 
-    known: Entries = field(default_factory=dict)
-    unsaved: Entries = field(default_factory=dict)
+    known: _Knowledge = field(default_factory=_Knowledge)
+    unsaved: _Knowledge = field(default_factory=_Knowledge)
 
 
 _stores: dict[Path, _Store] = {}
@@ -94,18 +108,19 @@ def save(path: str | os.PathLike[str] | None = None) -> Path:
     cpu = cpu_module.detect()
     store = _store(cpu)
     target = _path(cpu) if path is None else Path(path)
-    pending: Entries = {}
+    pending = _Knowledge()
     try:
         with _lock:
             if path is None:
-                pending, store.unsaved = store.unsaved, {}
+                pending, store.unsaved = store.unsaved, _Knowledge()
             else:
-                pending = {key: dict(times) for key, times in store.known.items()}
-        _update(target, cpu, lambda entries: _merge(entries, pending))
+                pending.add(store.known)
+        _update(target, cpu, lambda kept: kept.add(pending))
     except BaseException:
         if path is None:
             with _lock:
-                store.unsaved = _merge(pending, store.unsaved)
+                pending.add(store.unsaved)
+                store.unsaved = pending
         raise
     return target
 
@@ -142,17 +157,22 @@ def load(path: str | os.PathLike[str] | None = None) -> int:
     store = _store(cpu)
     if path is not None and not Path(path).exists():
         raise FileNotFoundError(f"path: there is no file {os.fspath(path)!r}")
-    entries = _read_or_report(_path(cpu) if path is None else Path(path), cpu)
+    found = _read_or_report(_path(cpu) if path is None else Path(path), cpu)
     with _lock:
-        _merge(store.known, entries)
+        store.known.add(found)
         if path is not None:
-            _merge(store.unsaved, entries)
+            store.unsaved.add(found)
         _changed()
-    return len(entries)
+    return len(found.problems)
 
 
 def forget(spec: str | Problem | None = None) -> int:
-    """Forget what was measured on a problem, or on all, in memory and in this CPU's file; return the number of problems.
+    """Forget what was measured on a problem, in memory and in this CPU's file, or all: every problem and what `calibrate` measured.
+
+    Returns
+    -------
+    int
+        The number of problems forgotten.
 
     Raises
     ------
@@ -171,11 +191,13 @@ def forget(spec: str | Problem | None = None) -> int:
     store = _store(cpu)
     forgotten: set[str] = set()
 
-    def drop(entries: Entries) -> None:
-        gone = [k for k in entries if key in (None, k)]
+    def drop(knowledge: _Knowledge) -> None:
+        gone = [k for k in knowledge.problems if key in (None, k)]
         forgotten.update(gone)
         for k in gone:
-            del entries[k]
+            del knowledge.problems[k]
+        if key is None:
+            knowledge.rates = None
 
     with _lock:
         drop(store.known)
@@ -196,25 +218,39 @@ def entries() -> Entries:
     """
     store = _store(cpu_module.detect())
     with _lock:
-        return {key: dict(times) for key, times in sorted(store.known.items())}
+        return {key: dict(times) for key, times in sorted(store.known.problems.items())}
 
 
 def measured(problem: Problem, cpu: Cpu) -> Mapping[tuple[str, int], float]:
     """Seconds for one image in one thread, by the name and the version of the algorithm."""
     store = _store(cpu)
-    if not store.known or not nameable(problem):
+    if not store.known.problems or not nameable(problem):
         return {}
     with _lock:
-        return {(name, m.version): m.seconds for name, m in store.known.get(_key(problem), {}).items()}
+        return {(name, m.version): m.seconds for name, m in store.known.problems.get(_key(problem), {}).items()}
+
+
+def calibrated(cpu: Cpu) -> Cpu:
+    """The CPU with the rates that `calibrate` measured; as it is where there are none."""
+    rates = _store(cpu).known.rates
+    return replace(cpu, measured=rates) if rates else cpu
 
 
 def record(problem: Problem, cpu: Cpu, times: Mapping[str, Measured]) -> None:
     """Remember measured seconds, and save them; where that fails, say so once and keep them in memory."""
+    _record(cpu, _Knowledge({_key(problem): dict(times)}))
+
+
+def record_rates(cpu: Cpu, rates: Rates) -> None:
+    """As `record`, of a CPU's rates."""
+    _record(cpu, _Knowledge(rates=rates))
+
+
+def _record(cpu: Cpu, addition: _Knowledge) -> None:
     store = _store(cpu)
-    addition: Entries = {_key(problem): dict(times)}
     with _lock:
-        _merge(store.unsaved, addition)  # first, so that an interrupt leaves nothing that is known and never saved
-        _merge(store.known, addition)
+        store.unsaved.add(addition)  # first, so that an interrupt leaves nothing that is known and never saved
+        store.known.add(addition)
         _changed()
     try:
         save()
@@ -237,12 +273,6 @@ def _changed() -> None:
     changes += 1
 
 
-def _merge(into: Entries, entries: Entries) -> Entries:
-    for key, times in entries.items():
-        into[key] = into.get(key, {}) | times
-    return into
-
-
 def _store(cpu: Cpu) -> _Store:
     file = _path(cpu)
     if (store := _stores.get(file)) is None:
@@ -259,10 +289,15 @@ def _user_directory() -> str:
     return platformdirs.user_cache_dir("cpuconv", appauthor=False)
 
 
-def _path(cpu: Cpu) -> Path:
-    name = re.sub(r"[^a-z0-9]+", "-", f"{cpu.model} {cpu.isa}".lower()).strip("-")[:120]
+@cache
+def _file_name(model: str, isa: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", f"{model} {isa}".lower()).strip("-")[:120]
     # The format is in the name, so that two releases side by side leave each other's file alone.
-    return Path(os.environ.get("CPUCONV_CACHE_DIR") or _user_directory(), f"wisdom{FORMAT}-{name}.json")
+    return f"wisdom{FORMAT}-{name}.json"
+
+
+def _path(cpu: Cpu) -> Path:
+    return Path(os.environ.get("CPUCONV_CACHE_DIR") or _user_directory(), _file_name(cpu.model, cpu.isa))
 
 
 def _report(file: Path, reason: str) -> None:
@@ -271,22 +306,22 @@ def _report(file: Path, reason: str) -> None:
         warnings.warn(f"wisdom: {file} {reason}", RuntimeWarning, stacklevel=3)
 
 
-def _read_or_report(file: Path, cpu: Cpu) -> Entries:
+def _read_or_report(file: Path, cpu: Cpu) -> _Knowledge:
     try:
         return _read(file, cpu)
     except _Unusable as e:
         _report(file, f"{e}; it is ignored")
     except OSError as e:
         _report(file, f"cannot be read ({e.strerror or e}); it is ignored")
-    return {}
+    return _Knowledge()
 
 
-def _read(file: Path, cpu: Cpu) -> Entries:
-    """The entries of a file, none if there is no file."""
+def _read(file: Path, cpu: Cpu) -> _Knowledge:
+    """What a file holds, nothing if there is no file."""
     try:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return _Knowledge()
     import json
 
     try:
@@ -295,19 +330,28 @@ def _read(file: Path, cpu: Cpu) -> Entries:
             raise _Unusable(f"has format {data['format']!r}, not {FORMAT}")
         if (data["cpu"], data["isa"]) != (cpu.model, cpu.isa):
             raise _Unusable(f"is of another CPU ({data['cpu']}, {data['isa']})")
-        return {key: {name: _measured(m) for name, m in times.items()} for key, times in data["problems"].items()}
+        problems = {key: {name: _measured(m) for name, m in times.items()} for key, times in data["problems"].items()}
+        return _Knowledge(problems, _rates(data["rates"]) if "rates" in data else None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
         raise _Unusable("is damaged") from e
 
 
 def _measured(data: Any) -> Measured:
-    m = Measured(int(data["version"]), float(data["seconds"]))
-    if not 0 < m.seconds < math.inf:
-        raise ValueError(f"seconds: {m.seconds}")
-    return m
+    return Measured(int(data["version"]), _positive(data["seconds"]))
 
 
-def _update(file: Path, cpu: Cpu, change: Callable[[Entries], object]) -> None:
+def _rates(data: Any) -> Rates:
+    return Rates(*(_positive(data[name]) for name in Rates._fields))
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{number} is not positive")
+    return number
+
+
+def _update(file: Path, cpu: Cpu, change: Callable[[_Knowledge], object]) -> None:
     """Read, change and replace a file, alone among all processes."""
     import fcntl
     import json
@@ -318,15 +362,17 @@ def _update(file: Path, cpu: Cpu, change: Callable[[Entries], object]) -> None:
     with open(file.with_name(f"{file.name}.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            entries = _read(file, cpu)
+            knowledge = _read(file, cpu)
         except _Unusable as e:
             bad = file.with_name(f"{file.name}.bad")
             os.replace(file, bad)
             _report(file, f"{e}; it is now {bad.name}")
-            entries = {}
-        change(entries)
-        problems = {key: {name: m._asdict() for name, m in times.items()} for key, times in entries.items()}
-        data = {"format": FORMAT, "cpu": cpu.model, "isa": cpu.isa, "problems": problems}
+            knowledge = _Knowledge()
+        change(knowledge)
+        problems = {key: {name: m._asdict() for name, m in times.items()} for key, times in knowledge.problems.items()}
+        data: dict[str, Any] = {"format": FORMAT, "cpu": cpu.model, "isa": cpu.isa, "problems": problems}
+        if knowledge.rates:
+            data["rates"] = knowledge.rates._asdict()
         _replace(file, json.dumps(data, indent=1, sort_keys=True))
 
 

@@ -22,6 +22,10 @@ cdef extern from "ukernels/conv.h" nogil:
         void *y
         const void *x_end
         conv_strides xs, ys
+    ctypedef struct conv_weight:
+        const void *first
+        const void *end
+        long output, channel, row, column
     ctypedef struct conv_axis:
         long size "in", out, taps, stride, pad, dilation
     ctypedef struct conv_gradient:
@@ -41,22 +45,24 @@ cdef extern from "ukernels/conv.h" nogil:
         const void *gemm
     ctypedef struct conv_family:
         long (*gemm_packed_size)(long, long) noexcept nogil
-        void (*gemm_pack)(const conv_geometry *, const void *, void *) noexcept nogil
+        void (*gemm_pack)(const conv_geometry *, const conv_weight *, void *) noexcept nogil
         long (*gemm_weight_size)(const conv_geometry *) noexcept nogil
         long (*gemm_bias_columns)(const conv_geometry *) noexcept nogil
         int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*winograd_packed_size)(const conv_geometry *, const conv_blocking *) noexcept nogil
-        void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *, const double *, const void *, void *) noexcept nogil
+        void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *, const double *, const conv_weight *, void *) noexcept nogil
         long (*winograd_workspace)(const conv_geometry *, const conv_blocking *) noexcept nogil
         int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         long (*depthwise_packed_size)(const conv_geometry *) noexcept nogil
-        int (*depthwise_by_planes)(const conv_geometry *) noexcept nogil
         void (*depthwise_pack)(const conv_geometry *, const void *, const void *, void *) noexcept nogil
         int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
         int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int) noexcept nogil
         int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int) noexcept nogil
+        long (*few_channels_packed_size)(const conv_geometry *) noexcept nogil
+        void (*few_channels_pack)(const conv_geometry *, const void *, void *) noexcept nogil
+        int (*few_channels)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
     ctypedef struct ukernels:
         conv_family f32, f64
     ctypedef struct int8_geometry:
@@ -155,6 +161,16 @@ def packed_columns(str isa, str dtype, long columns):
     return find_family(isa, dtype).gemm_packed_size(1, columns)
 
 
+def spend_cycles(long count):
+    """Spends `count` cycles: half as many steps of two cycles, each waiting for the one before, which no compiler can shorten."""
+    cdef unsigned long x = count, k = count | 1
+    cdef long i
+    with nogil:
+        for i in range(count // 2):
+            x = (x ^ k) + k
+    return x
+
+
 cdef class Buffer:
     """A pointer to an array's first element that keeps the array alive; NULL for None."""
     cdef Py_buffer view
@@ -173,10 +189,10 @@ cdef class Buffer:
         return self.view.buf if self.held else NULL
 
     cdef const void *end(self) noexcept:
-        """One past the last element, of an image array that is not empty."""
+        """One past the last element, of an array that is not empty."""
         cdef size_t offset = self.view.itemsize
         for i in range(self.view.ndim):
-            offset += (self.view.shape[i] - 1) * self.view.strides[i]
+            offset += (self.view.shape[i] - 1) * max(self.view.strides[i], 0)
         return <const char *>self.view.buf + offset
 
     cdef conv_strides strides(self, bint nhwc) noexcept:
@@ -188,9 +204,23 @@ cdef class Buffer:
         s.row, s.pixel = self.view.strides[width - 1] // size, self.view.strides[width] // size
         return s
 
+    cdef conv_weight weight(self, bint nhwc) noexcept:
+        """Of a weight's array, HWIO or OIHW."""
+        cdef conv_weight w
+        cdef Py_ssize_t size = self.view.itemsize
+        cdef int output = 3 if nhwc else 0, row = 0 if nhwc else 2
+        w.first, w.end = self.view.buf, self.end()
+        w.output, w.channel = self.view.strides[output] // size, self.view.strides[2 if nhwc else 1] // size
+        w.row, w.column = self.view.strides[row] // size, self.view.strides[row + 1] // size
+        return w
+
     cdef long slice(self, bint nhwc) noexcept:
         """Elements between the slices of a 3-D image array; 0 for a 2-D one."""
         return self.view.strides[1 if nhwc else 2] // self.view.itemsize if self.view.ndim == 5 else 0
+
+
+cdef object no_workspace():
+    return MemoryError("convolution: no memory for the workspace of a thread")
 
 
 cdef int set_geometry(conv_geometry *g, values) except -1:
@@ -204,6 +234,7 @@ cpdef enum:
     DEPTHWISE
     IM2COL
     INVOLUTION
+    FEW_CHANNELS
 
 
 cdef class Convolution:
@@ -237,6 +268,8 @@ cdef class Convolution:
             return self.family.winograd_packed_size(&self.g, &self.blocking)
         if self.kind == DEPTHWISE:
             return self.family.depthwise_packed_size(&self.g)
+        if self.kind == FEW_CHANNELS:
+            return self.family.few_channels_packed_size(&self.g)
         return self.family.gemm_weight_size(&self.g)
 
     def bias_columns(self):
@@ -245,8 +278,6 @@ cdef class Convolution:
 
     def weight_form(self):
         """Which of the algorithm's forms the packed weight has, where that depends on the size of the image."""
-        if self.kind == DEPTHWISE:
-            return self.family.depthwise_by_planes(&self.g)
         return int(self.kind == IMPLICIT_GEMM and self.family.gemm_bias_columns(&self.g) == 0)
 
     def workspace(self):
@@ -254,15 +285,20 @@ cdef class Convolution:
         return self.family.winograd_workspace(&self.g, &self.blocking)
 
     def pack(self, weight, bias, packed, gh=None, gw=None):
-        """gh, gw: Winograd's weight transforms per axis, float64, C-contiguous."""
-        cdef Buffer w = Buffer(weight), b = Buffer(bias), p = Buffer(packed, True), h = Buffer(gh), v = Buffer(gw)
+        """weight: of 4 axes; a view, but for depthwise. gh, gw: Winograd's weight transforms per axis, float64, C-contiguous."""
+        cdef Buffer w = Buffer(weight, strided=self.kind != DEPTHWISE), b = Buffer(bias), p = Buffer(packed, True), h = Buffer(gh), v = Buffer(gw)
+        cdef conv_weight view
+        if self.kind != DEPTHWISE:
+            view = w.weight(self.g.nhwc)
         with nogil:
             if self.kind == WINOGRAD:
-                self.family.winograd_pack(&self.g, &self.blocking, <const double *>h.view.buf, <const double *>v.view.buf, w.view.buf, p.view.buf)
+                self.family.winograd_pack(&self.g, &self.blocking, <const double *>h.view.buf, <const double *>v.view.buf, &view, p.view.buf)
             elif self.kind == DEPTHWISE:
                 self.family.depthwise_pack(&self.g, w.view.buf, b.view.buf, p.view.buf)
+            elif self.kind == FEW_CHANNELS:
+                self.family.few_channels_pack(&self.g, w.view.buf, p.view.buf)
             else:
-                self.family.gemm_pack(&self.g, w.view.buf, p.view.buf)
+                self.family.gemm_pack(&self.g, &view, p.view.buf)
 
     def run(self, x, weight, bias, residual, y, int threads):
         cdef Buffer bx = Buffer(x, strided=True), bw = Buffer(weight), bb = Buffer(bias), br = Buffer(residual, strided=True)
@@ -274,18 +310,87 @@ cdef class Convolution:
         t.x, t.weight, t.bias, t.residual, t.y = bx.pointer(), bw.pointer(), bb.pointer(), br.pointer(), by.pointer()
         t.x_end, t.xs, t.ys = bx.end(), bx.strides(self.g.nhwc), by.strides(self.g.nhwc)
         with nogil:
-            if self.kind == IMPLICIT_GEMM:
-                status = self.family.implicit_gemm(&self.g, &self.blocking, &t, self.act, threads)
-            elif self.kind == WINOGRAD:
-                status = self.family.winograd(&self.g, &self.blocking, &t, self.act, threads)
-            elif self.kind == DEPTHWISE:
-                status = self.family.depthwise(&self.g, &self.blocking, &t, self.act, threads)
-            elif self.kind == INVOLUTION:
-                status = self.family.involution(&self.g, &self.blocking, &t, self.act, threads)
-            else:
-                status = self.family.im2col(&self.g, &self.blocking, &t, self.act, &self.blas, threads)
+            status = self.compute(&t, threads)
         if status:
-            raise MemoryError("convolution: no memory for the workspace of a thread")
+            raise no_workspace()
+
+    cdef int compute(self, const conv_tensors *t, int threads) noexcept nogil:
+        if self.kind == IMPLICIT_GEMM:
+            return self.family.implicit_gemm(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == WINOGRAD:
+            return self.family.winograd(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == DEPTHWISE:
+            return self.family.depthwise(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == INVOLUTION:
+            return self.family.involution(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == FEW_CHANNELS:
+            return self.family.few_channels(&self.g, &self.blocking, t, self.act, threads)
+        return self.family.im2col(&self.g, &self.blocking, t, self.act, &self.blas, threads)
+
+
+cdef conv_strides packed_strides(long channels, long rows, long pixels, bint nhwc) noexcept:
+    """Of a C-contiguous image array."""
+    cdef conv_strides s
+    s.image = channels * rows * pixels
+    s.channel, s.row, s.pixel = (1, pixels * channels, channels) if nhwc else (rows * pixels, pixels, 1)
+    return s
+
+
+cdef class Bound:
+    """A Convolution with its packed weight and bias: the short way for C-contiguous arrays of given shapes (of as many elements as the geometry's)."""
+    cdef Convolution convolution
+    cdef Buffer weight, bias
+    cdef conv_tensors tensors
+    cdef Py_ssize_t x_shape[8]
+    cdef Py_ssize_t y_shape[8]
+    cdef int ndim
+    cdef Py_ssize_t itemsize
+
+    def __init__(self, Convolution convolution, weight, bias, x_shape, y_shape):
+        cdef conv_geometry *g = &convolution.g
+        self.convolution, self.weight, self.bias = convolution, Buffer(weight), Buffer(bias)
+        self.tensors.weight, self.tensors.bias, self.tensors.residual = self.weight.pointer(), self.bias.pointer(), NULL
+        self.tensors.xs, self.tensors.ys = packed_strides(g.ic, g.ih, g.iw, g.nhwc), packed_strides(g.oc, g.oh, g.ow, g.nhwc)
+        self.ndim, self.itemsize = len(x_shape), 8 if convolution.f64 else 4
+        for i in range(self.ndim):
+            self.x_shape[i], self.y_shape[i] = x_shape[i], y_shape[i]
+
+    def run(self, x, y, int threads):
+        """Compute y from x, both of the Convolution's dtype; or, where they do not fit or overlap, return False and do nothing."""
+        cdef Py_buffer bx, by
+        cdef conv_tensors t = self.tensors
+        cdef int status = 0
+        cdef bint fits
+        PyObject_GetBuffer(x, &bx, PyBUF_STRIDES)
+        try:
+            PyObject_GetBuffer(y, &by, PyBUF_STRIDES)
+            try:
+                fits = self.fits(&bx, self.x_shape) and self.fits(&by, self.y_shape) and not by.readonly
+                t.x, t.x_end, t.y = bx.buf, <const char *>bx.buf + bx.len, by.buf
+                if fits and (t.x_end <= <const void *>by.buf or <const void *>(<const char *>by.buf + by.len) <= t.x):
+                    with nogil:
+                        status = self.convolution.compute(&t, threads)
+                else:
+                    return False
+            finally:
+                PyBuffer_Release(&by)
+        finally:
+            PyBuffer_Release(&bx)
+        if status:
+            raise no_workspace()
+        return True
+
+    cdef bint fits(self, const Py_buffer *b, const Py_ssize_t *shape) noexcept:
+        """Whether an array is of that shape, C-contiguous, aligned and not empty."""
+        cdef Py_ssize_t step = self.itemsize
+        cdef int i
+        if b.ndim != self.ndim or b.len == 0 or <uintptr_t>b.buf % <uintptr_t>step:
+            return False
+        for i in range(self.ndim - 1, -1, -1):
+            if b.shape[i] != shape[i] or (b.strides[i] != step and shape[i] != 1):
+                return False
+            step *= shape[i]
+        return True
 
 
 cdef class Separable:
@@ -382,7 +487,7 @@ cdef class Int8Convolution:
             else:
                 status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
         if status:
-            raise MemoryError("convolution: no memory for the workspace of a thread")
+            raise no_workspace()
 
 
 cdef class WeightGradient:

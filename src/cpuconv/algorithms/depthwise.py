@@ -11,8 +11,9 @@ from cpuconv.problem import Problem
 
 class Depthwise:
     name = "depthwise"
-    version = 2
+    version = 4
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem
@@ -22,45 +23,56 @@ class Depthwise:
             return Rejection(f"groups {p.groups}, {p.ic} input and {p.oc} output channels are not all the same number")
         return None
 
-    def _planes(self, p: Problem) -> bool:
+    def _planes(self, p: Problem, vl: int) -> bool:
         """Whether the kernels of depthwise_planes.h do it, in place."""
-        common = p.kh == p.kw and p.stride in ((1, 1), (2, 2)) and p.dilation == (1, 1)
-        return p.layout == "nchw" and common and (p.kh in (3, 5) or (p.kh == 7 and p.stride == (1, 1)))
+        kernel = (p.kh, p.kw) == (3, 3) and p.stride in ((1, 1), (2, 2)) and p.dilation == (1, 1)
+        return p.layout == "nchw" and kernel and 2 * p.ow > vl
+
+    def _row(self, p: Problem, vl: int) -> int:
+        """Bytes of an output row and its input that stay in cache together: of all channels, of a strip or of one plane."""
+        channels = p.ic if p.layout == "nhwc" else 1 if self._planes(p, vl) else vl
+        return (p.iw * p.stride[0] + p.ow) * p.itemsize * channels
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band: two of NHWC in place; of strips as many as half of L2 holds, at least 4 times those that bands share."""
-        vl = cpu.vector_length(p.dtype)
-        if p.layout == "nhwc" and p.ic >= vl:
-            return native.Blocking(2)
+        """Output rows of a band: as many as half of L2 holds with their input, at least 4 times those that bands share."""
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        rows = cpu.l2 // 2 // ((p.iw * p.stride[0] + p.ow) * p.itemsize * vl)
+        rows = cpu.l2 // 2 // self._row(p, cpu.vector_length(p.dtype))
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)))
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
-        vl = cpu.vector_length(p.dtype)
+        vl, (sh, sw), rates = cpu.vector_length(p.dtype), p.stride, cpu.rates
         vectors = -(-p.ic // vl)
-        outputs = p.n * p.oh * p.ow * vectors
-        # per output vector: its multiply-adds and some ten instructions of start, stores and loop
-        cycles = outputs * (p.kh * p.kw * 1.1 + 6)
-        workspace = (p.kh + p.stride[0]) * (8 * p.stride[1] + p.kw * p.dilation[1]) * 8 + p.ic * p.itemsize
-        if self._planes(p):
-            per_row = 0.5 if 2 * p.ow <= vl else -(-p.ow // vl)  # vectors of an output row
-            cycles = p.n * p.ic * p.oh * per_row * (p.kh * p.kw * 1.1 + p.kw * (1.5 if p.stride == (1, 1) else 4) + 12)
-            workspace = (7 * p.stride[0] + p.kh + 1) * (p.iw + 6 * vl) * p.itemsize + -(-p.ow // vl) * 15 * vl * p.itemsize
-        elif p.layout == "nchw" or p.ic < vl:
-            band = self.blocking(p, cpu).block
-            in_rows = min(p.ih, (band - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1)
-            copied = p.n * -(-p.oh // band) * in_rows * p.iw * vectors
-            cycles += 8 * (outputs + copied)
-            workspace += (in_rows * p.iw + band * p.ow) * vl * p.itemsize
+        band = self.blocking(p, cpu).block
+        in_rows = min(p.ih, (band - 1) * sh + (p.kh - 1) * p.dilation[0] + 1)
+        taps = (p.kh * p.kw + 1) * p.itemsize
+        if self._planes(p, vl):
+            blocks = -(-p.ow // vl)
+            cycles = p.n * p.ic * p.oh * blocks * (9 / rates.fma_per_cycle + (3 if sh == 1 else 13))
+            workspace = (in_rows * (p.iw + 2) + 3 * vl) * p.itemsize + (p.oh + 4 * blocks) * vl * p.itemsize
+        else:
+            outputs = p.n * p.oh * p.ow * vectors
+            inside = _inside(p.ih, p.oh, p.kh, sh, p.padding[0], p.dilation[0]) * _inside(p.iw, p.ow, p.kw, sw, p.padding[2], p.dilation[1])
+            unrolled = p.dilation == (1, 1) and sh == sw <= p.kh and ((p.kw in (3, 5) and sw <= 2) or (p.kw, sw) == (7, 1))
+            # a vector's multiply-adds, and its share of loads, stores and loops
+            cycles = p.n * vectors * inside * (1 / rates.fma_per_cycle if unrolled else 2) + outputs * (2 + 1.5 * sh * sw)
+            workspace = vl * taps
+            if p.layout == "nchw" or p.ic < vl:
+                cycles += 6 * (outputs + p.n * -(-p.oh // band) * in_rows * p.iw * vectors)
+                workspace += (in_rows * p.iw + band * p.ow) * vl * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
-        seconds = 1e-6 + max(cycles / (1e9 * cpu.ghz) / cpu.isa_row.fma_per_cycle, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, workspace, vectors * vl * (p.kh * p.kw + 1) * p.itemsize, native.plain_error(p))
+        seconds = 5e-7 + max(cycles / (1e9 * cpu.ghz), 0.6 * traffic / cpu.bandwidth(traffic))
+        return Cost(seconds, workspace, vectors * vl * taps, native.plain_error(p))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.DEPTHWISE, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa, convolution.weight_form()), convolution, rewrites=True)
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, rewrites=True)
+
+
+def _inside(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+    """Pairs of an output and a tap of one axis whose input is not padding."""
+    starts = [k * dilation - pad for k in range(kernel)]
+    return sum(max(0, min(out, -(-(size - s) // stride)) - max(0, -(s // stride))) for s in starts)

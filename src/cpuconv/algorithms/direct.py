@@ -100,7 +100,6 @@ class DirectPlan:
     context: Array = field(repr=False)  # a record of _jit.direct.CONTEXT, but for `run`'s arguments, as words: these are quick to copy
     count: int  # blocks or bands of an image
     blocks: Array = field(repr=False)
-    strided: bool = False
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         p, t, dtype = self.problem, self.tiling, NUMPY_DTYPES[self.problem.dtype]
@@ -156,6 +155,7 @@ class Direct:
     name = "direct"
     version = 1
     plain = True
+    strided = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.other_form(problem) or (None if _has_numba() else Rejection("numba is not installed"))
@@ -210,7 +210,7 @@ class Direct:
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 3e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, t.scratch, weight, native.plain_error(p), weight / 1e9)
+        return Cost(seconds, t.scratch, weight, native.plain_error(p), 3e-5 + native.pack_seconds(weight, 13e9))
 
     def build(self, problem: Problem, cpu: Cpu) -> DirectPlan:
         from cpuconv._jit import activations, direct

@@ -40,6 +40,7 @@ class Im2col:
     name = "im2col"
     version = 1
     plain = True
+    strided = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem
@@ -75,4 +76,4 @@ class Im2col:
             cpu.isa, p.dtype, core.IM2COL, native.geometry(p), native.activation(p.epilogue.activation),
             self.blocking(p, cpu), gemm_addresses()[p.dtype],
         )  # fmt: skip
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, packs=False, strided=False)
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, packs=False)

@@ -34,6 +34,7 @@ class ImplicitGemm:
     name = "implicit_gemm"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.unsupported(problem)
@@ -69,14 +70,17 @@ class ImplicitGemm:
             waste = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
             compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 24 / (p.k * min(p.ocg, 6)))
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
-                steps = 3 / vl + 8 / p.ow if p.stride[1] == 1 else 1
+                steps = (3 / vl if p.stride[1] == 1 else 1) + 8 / p.ow
                 compute += p.n * p.groups * pixels * p.k * steps * cycle
             workspace = b.kc * b.block * p.itemsize
         else:
             waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
             share = valid_tap_share(p)
-            # visiting the accumulators costs about four steps of the summation
-            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + 4 / max(1.0, p.k * share))
+            # visiting the accumulators costs about four steps of the summation, and as much where the panels are narrower and the steps shorter
+            most = 4 if cpu.isa_row.vector_bytes == 64 else 2
+            width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / most))
+            visit = 4 * max(1.0, (3 if most == 4 else 1.5) / width)
+            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             workspace = offsets
             if p.layout == "nchw":
                 strip = self._strip_rows(p, b.block) * p.iw
@@ -86,7 +90,8 @@ class ImplicitGemm:
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, workspace, weight, native.plain_error(p), weight / 5e9)
+        packing = 5e-8 * p.groups + (3e-6 + weight / 20e9 if p.layout == "nhwc" else native.pack_seconds(weight, 13e9))
+        return Cost(seconds, workspace, weight, native.plain_error(p), packing)
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem
@@ -94,4 +99,4 @@ class ImplicitGemm:
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
         weight_format = self.name, cpu.isa, convolution.weight_form()
-        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, padded_bias=convolution.bias_columns())
+        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, views=True, padded_bias=convolution.bias_columns())

@@ -60,7 +60,6 @@ class Int8Plan:
     cost: Cost
     cpu: Cpu
     convolution: core.Int8Convolution = field(repr=False)
-    strided: bool = False
 
     @property
     def weight_format(self) -> Hashable:

@@ -39,6 +39,7 @@ class Int8Depthwise:
     name = "int8_depthwise"
     version = 1
     plain = True
+    strided = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem

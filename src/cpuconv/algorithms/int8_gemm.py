@@ -42,6 +42,7 @@ class Int8Gemm:
     name = "int8_gemm"
     version = 1
     plain = True
+    strided = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return int8.unsupported(problem)

@@ -14,6 +14,9 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
 from cpuconv.problem import Activation, Axis, Problem
 
+LINE = 64  # bytes of a cache line, nearly everywhere
+LARGE = 4 << 20  # bytes that the allocator does not keep when they are freed
+
 
 class Packed(NamedTuple):
     weight: Array
@@ -74,6 +77,18 @@ def chained_error(p: Problem, *chains: float) -> float:
     return unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
 
 
+def shared_lines(p: Problem, cpu: Cpu) -> float:
+    """Seconds that it costs to do one group after the other where their channels share cache lines, which each visits anew."""
+    if p.layout != "nhwc" or p.groups == 1 or p.icg * p.itemsize >= LINE:
+        return 0.0
+    return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
+
+
+def pack_seconds(size: float, rate: float) -> float:
+    """Packing a weight into so many bytes of new memory, at a rate of bytes a second; large memory comes from the system, page by page."""
+    return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
+
+
 @dataclass(frozen=True)
 class NativePlan:
     """One C `Convolution` and how its weight and bias are packed."""
@@ -83,7 +98,7 @@ class NativePlan:
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
     packs: bool = True  # the kernel reads the weight in a form of its own
-    strided: bool = True  # takes views of x, residual and out
+    views: bool = False  # which is made of any view of it
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -95,6 +110,7 @@ class NativePlan:
             padded = np.zeros((p.groups, self.padded_bias), dtype)
             padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
             values = padded
+        weight = (weight if self.views else np.ascontiguousarray(weight)).reshape(p.weight_shape)
         if not self.packs:
             return Packed(weight, values)
         packed = aligned_empty(self.convolution.packed_size(), dtype)
@@ -108,6 +124,9 @@ class NativePlan:
         self.convolution.run(x, packed.weight, packed.bias, residual, y, threads)
         if y is not out:
             out[...] = y
+
+    def bind(self, packed: Packed, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> core.Bound:
+        return core.Bound(self.convolution, packed.weight, packed.bias, x_shape, y_shape)
 
 
 class WeightBlocking(NamedTuple):
@@ -126,7 +145,6 @@ class WeightPlan:
     cost: Cost
     gradient: core.WeightGradient = field(repr=False)
     weight_format: Hashable = "as it is"
-    strided: bool = True
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
         return weight

@@ -17,7 +17,6 @@ class ReferencePlan:
     problem: Problem
     cost: Cost
     weight_format: Hashable = "reference"
-    strided: bool = True
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> tuple[Array, Array | None, Quantization | None]:
         return weight, bias, quantization
@@ -34,6 +33,7 @@ class Reference:
     name = "reference"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return None

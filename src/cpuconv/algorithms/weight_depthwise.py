@@ -17,6 +17,7 @@ class WeightDepthwise:
     name = "weight_depthwise"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem

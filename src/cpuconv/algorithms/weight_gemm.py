@@ -26,6 +26,7 @@ class WeightGemm:
     name = "weight_gemm"
     version = 1
     plain = True
+    strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return None if problem.pass_ == "weight" else Rejection("it makes gradients of weights")

@@ -30,8 +30,9 @@ ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 7: (20.0, 2.2), 8: (30.0, 3.0)
 class Winograd:
     """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
 
-    version = 3
+    version = 4
     plain = False
+    strided = True
 
     def __init__(self, m: int, r: int, stride: int = 1) -> None:
         self.m, self.r, self.stride = m, r, stride
@@ -79,9 +80,9 @@ class Winograd:
         lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg)
         weight = convolution.packed_size() * p.itemsize
         gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 4 / p.icg)
-        # the weight is read once for each block of tiles: from L3 that hides behind the products, from memory not wholly
+        # the weight is read once for each block of tiles: from L3 that hides behind the products, from memory half of it
         blocks = math.ceil(tiles / self.blocking(p, cpu).block)
-        gemm += blocks * max(0.0, weight - cpu.l3 / 2) / (60e9 * cpu.ghz / 3.5)
+        gemm += blocks * max(0.0, weight - cpu.l3 / 2) / (2e9 * cpu.rates.memory)
         # one-dimensional transforms of a tile, per vector of channels, grow with the points of either axis
         ic_vectors, oc_vectors = math.ceil(p.icg / vl), math.ceil(lanes / vl)
         transforms = tiles * n * self.points * (1.1 * ic_vectors + 0.85 * oc_vectors) / (1e9 * cpu.ghz)
@@ -89,11 +90,12 @@ class Winograd:
         # NCHW transposes besides; NHWC is prefetched during the products, of which few channels make too few
         passes = 1.0 if p.layout == "nhwc" else 1.4
         waiting = 0.3 if p.layout == "nhwc" and p.icg >= 2 * vl else 2.0
-        seconds = 2e-6 + gemm + passes * transforms + waiting * traffic / cpu.bandwidth(traffic)
+        seconds = 2e-6 + gemm + passes * transforms + waiting * traffic / cpu.bandwidth(traffic) + native.shared_lines(p, cpu)
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
-        return Cost(seconds, convolution.workspace(), weight, error, p.icg * p.oc * weight / (p.ic * p.oc * p.itemsize) * 1.3e-9)
+        packing = native.pack_seconds(weight, (0.7e9 if self.points == 4 else 1e9) * p.itemsize)
+        return Cost(seconds, convolution.workspace(), weight, error, packing)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:
         return core.Convolution(
@@ -114,7 +116,7 @@ class Winograd:
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         transforms = self._weight_transform(problem.kh), self._weight_transform(problem.kw)
         return native.NativePlan(
-            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), transforms=transforms
+            problem, self.estimate(problem, cpu), (self.name, cpu.isa), self._convolution(problem, cpu), views=True, transforms=transforms
         )
 
 

@@ -8,13 +8,13 @@ from functools import cache
 
 from cpuconv.problem import Problem, output_size
 
-CLASSES = ("1x1", "3x3 stride 1", "depthwise", "other")
-"""What layers are grouped by; "other" is strided, dilated, with other kernels, or in one dimension."""
+CLASSES = ("1x1", "3x3 stride 1", "depthwise", "grouped", "other")
+"""What layers are sorted by; "other" is strided, dilated, with other kernels, or in one dimension."""
 
 
 def class_of(p: Problem) -> str:
     if p.groups > 1:
-        return "depthwise"
+        return "depthwise" if p.groups == p.ic else "grouped"
     if (p.kh, p.kw) == (1, 1):
         return "1x1"
     plain = (p.kh, p.kw, p.stride, p.dilation) == (3, 3, (1, 1), (1, 1))
@@ -35,7 +35,7 @@ class Layer:
         p = self.problem
         stride = f"/{p.stride[0]}" if p.stride != (1, 1) else ""
         dilation = f" d{p.dilation[0]}" if p.dilation != (1, 1) else ""
-        channels = f"dw {p.ic}" if p.groups > 1 else f"{p.ic}-{p.oc}"
+        channels = f"dw {p.ic}" if class_of(p) == "depthwise" else f"{p.ic}-{p.oc}" + (f" g{p.groups}" if p.groups > 1 else "")
         return f"{p.kh}x{p.kw}{stride}{dilation} {channels} @{p.ih}" + (f"x{p.iw}" if p.iw != p.ih else "")
 
     @property
@@ -178,6 +178,34 @@ def _textcnn(net: _Network) -> None:
         net.add(300, 1, 100, (1, width), padding=0, iw=128)
 
 
+def _resnext50(net: _Network) -> None:
+    """32x4d; its grouped layers, as in the networks below."""
+    for i, (width, size) in enumerate(((128, 56), (256, 28), (512, 14), (1024, 7))):
+        if i:
+            net.add(width, 2 * size, width, 3, 2, groups=32)
+        net.add(width, size, width, 3, groups=32, count=(3, 3, 5, 2)[i])
+
+
+def _regnet(net: _Network) -> None:
+    """X of 400 million and 800 million, Y of 400 million operations: groups of 16, 16 and 8 channels."""
+    for widths, depths, group in (
+        ((32, 64, 160, 400), (1, 2, 7, 12), 16),
+        ((64, 128, 288, 672), (1, 3, 7, 5), 16),
+        ((48, 104, 208, 440), (1, 3, 6, 6), 8),
+    ):
+        for width, depth, size in zip(widths, depths, (56, 28, 14, 7), strict=True):
+            net.add(width, 2 * size, width, 3, 2, groups=width // group)
+            if depth > 1:
+                net.add(width, size, width, 3, groups=width // group, count=depth - 1)
+
+
+def _shufflenet(net: _Network) -> None:
+    """Of three groups, its 1x1 layers."""
+    for width, size, count in ((240, 28, 4), (480, 14, 8), (960, 7, 4)):
+        net.add(width, size, width // 4, 1, groups=3, count=count - 1)
+        net.add(width // 4, size, width, 1, groups=3, count=count - 1)
+
+
 _NETWORKS: dict[str, Callable[[_Network], None]] = {
     "ResNet-50": _resnet50,
     "VGG-16": _vgg16,
@@ -190,13 +218,16 @@ _NETWORKS: dict[str, Callable[[_Network], None]] = {
     "TextCNN": _textcnn,
 }
 NETWORKS = tuple(_NETWORKS)
+_GROUPED: dict[str, Callable[[_Network], None]] = {"ResNeXt-50": _resnext50, "RegNet": _regnet, "ShuffleNet": _shufflenet}
+GROUPED_NETWORKS = tuple(_GROUPED)
+"""Networks of grouped layers, which are not among the standard ones."""
 
 
 @cache
 def layers_of(network: str) -> tuple[Layer, ...]:
-    """The distinct layers of one of `NETWORKS`, in the order in which data first meets them."""
+    """The distinct layers of one of `NETWORKS` or `GROUPED_NETWORKS`, in the order in which data first meets them."""
     net = _Network()
-    _NETWORKS[network](net)
+    (_NETWORKS | _GROUPED)[network](net)
     return tuple(Layer(network, problem, count) for problem, count in net.counts.items())
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from cpuconv import reference
 from cpuconv.bench.layers import Layer
 from cpuconv.bench.peers import ALL, Runner, Unable
+from cpuconv.layers import Conv2d
 from cpuconv.plan import Array
 from cpuconv.problem import Problem
 
@@ -46,19 +47,31 @@ def data(p: Problem) -> tuple[Array, Array, Array]:
     return x, w, rng.standard_normal(p.oc, np.float32)
 
 
-def minima(calls: Mapping[str, Callable[[], object]], seconds: float, entering: Callable[[str], None] = lambda name: None) -> dict[str, float]:
-    """The shortest time of each call in interleaved rounds, so that a drift of the machine hits all alike."""
+def layer_of(p: Problem, w: Array, b: Array | None, algorithm: str = "auto") -> Conv2d:
+    """The layer that poses a problem."""
+    return Conv2d(w, b, p.stride, (p.padding[:2], p.padding[2:]), p.dilation, p.groups, layout=p.layout.upper(), algorithm=algorithm)
+
+
+def minima(
+    calls: Mapping[str, Callable[[], object]], seconds: float, entering: Callable[[str], None] = lambda name: None, *,
+    rounds: int = ROUNDS, pause: float = PAUSE, threads: int | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """The shortest time of each call in interleaved rounds, so that a drift of the machine hits all alike.
+
+    `threads`: in how many the calls are known to compute. If in this one alone, its own clock is read, which stands still while others run.
+    """
+    clock = time.thread_time if threads == 1 else time.perf_counter
     best = dict.fromkeys(calls, math.inf)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in calls.items():
             entering(name)
-            time.sleep(PAUSE)
+            time.sleep(pause)
             call()
-            end = time.perf_counter() + seconds / ROUNDS
+            end = clock() + seconds / rounds
             while True:
-                start = time.perf_counter()
+                start = clock()
                 call()
-                stop = time.perf_counter()
+                stop = clock()
                 best[name] = min(best[name], stop - start)
                 if stop > end:
                     break

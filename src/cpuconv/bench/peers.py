@@ -188,14 +188,17 @@ def ncnn(p: Problem, x: Array, w: Array, b: Array, threads: int) -> Runner:
         weights.write_bytes(bytes(4) + w.tobytes() + b.tobytes())  # four zero bytes: plain float32 follows
         if net.load_param(str(param)) or net.load_model(str(weights)):
             raise Unable("ncnn does not load its model")
-    data = nn.Mat(x[0]).clone()
+    images = [nn.Mat(image).clone() for image in x]  # it has no batches
 
-    def run() -> Any:
+    def run() -> list[Any]:
+        return [infer(image) for image in images]
+
+    def infer(image: Any) -> Any:
         extractor = net.create_extractor()
-        extractor.input("in", data)
+        extractor.input("in", image)
         return extractor.extract("out")[1]
 
-    return Runner(run, lambda: np.array(run())[None])
+    return Runner(run, lambda: np.stack([np.array(y) for y in run()]))
 
 
 def mnn(p: Problem, x: Array, w: Array, b: Array, threads: int) -> Runner:

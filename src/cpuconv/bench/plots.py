@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from cpuconv.bench.layers import CLASSES, NETWORKS, class_of
+from cpuconv.bench.layers import CLASSES, GROUPED_NETWORKS, NETWORKS, class_of
 from cpuconv.bench.measure import Result
 from cpuconv.bench.peers import ALL, OURS, PEERS
 from cpuconv.bench.report import Report
@@ -25,7 +25,7 @@ from cpuconv.problem import Problem
 
 INK, FAINT, GRID = "#222222", "#777777", "#e8e8e8"
 # Okabe and Ito's colours, which the colour-blind tell apart
-COLOURS = dict(zip(CLASSES, ("#0072b2", "#e69f00", "#009e73", "#cc79a7"), strict=True))
+COLOURS = dict(zip(CLASSES, ("#0072b2", "#e69f00", "#009e73", "#56b4e9", "#cc79a7"), strict=True))
 BEST, TORCH = "#9aa3ad", "#ee6c4d"
 FAR = 3.0  # bars of sums are cut at so many times ours
 TORCHES = ("torch", "torch_cl")
@@ -33,7 +33,7 @@ TORCHES = ("torch", "torch_cl")
 
 def write_all(directory: Path, report: Report) -> list[Path]:
     """Write the charts; return their paths."""
-    networks = [name for name in NETWORKS if any(r.layer.network == name for r in report.results)]
+    networks = [name for name in (*NETWORKS, *GROUPED_NETWORKS) if any(r.layer.network == name for r in report.results)]
     figures = {"roofline": roofline(report), "networks": network_sums(report, networks)}
     for name in networks:
         figures[f"layers-{re.sub('[^a-z0-9]', '', name.lower())}"] = layer_bars(report, name)

@@ -29,6 +29,18 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 
+def setting(threads: int, batch: int = 1) -> str:
+    """What figures were measured on, in a line."""
+    machine = cpu.detect()
+    return f"{threads} thread{'s' * (threads > 1)}, float32, batch {batch}, {machine.isa}, {machine.model}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """In Markdown."""
+    head = list(head)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
 @dataclass(frozen=True)
 class Report:
     """One run: its results and what they were measured on. `missing`: peers asked for, and the modules that they lack."""
@@ -39,6 +51,7 @@ class Report:
     roofs: Roofs
     threads: int
     seconds: float
+    batch: int = 1
 
     @property
     def ours(self) -> list[str]:
@@ -50,8 +63,7 @@ class Report:
 
     @property
     def setting(self) -> str:
-        machine = cpu.detect()
-        return f"{self.threads} thread{'s' * (self.threads > 1)}, float32, batch 1, {machine.isa}, {machine.model}"
+        return setting(self.threads, self.batch)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -72,7 +84,8 @@ class Report:
 def write_json(path: Path, report: Report) -> None:
     machine = cpu.detect()
     document: dict[str, Any] = {
-        "cpu": machine.model, "isa": machine.isa, "cores": machine.cores, "threads": report.threads, "seconds": report.seconds,
+        "cpu": machine.model, "isa": machine.isa, "cores": machine.cores, "threads": report.threads, "batch": report.batch,
+        "seconds": report.seconds,
         "versions": report.versions, "missing": report.missing, "roofs": asdict(report.roofs),
         "layers": [
             {
@@ -132,10 +145,6 @@ def _notes(report: Report) -> list[str]:
     return [f"- {ALL[name].title}: {text} ({names[0] if len(names) == 1 else f'{len(names)} layers'})" for (name, text), names in where.items()]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
 def _class_table(report: Report) -> str:
     def cell(results: list[Result], name: str) -> str:
         done = [r for r in results if name in r.seconds]
@@ -144,7 +153,7 @@ def _class_table(report: Report) -> str:
         return f"{geometric_mean(r.gflops(name) for r in done):.0f}" + (f" ({len(done)})" if len(done) < len(results) else "")
 
     rows = [[f"{title} ({len(results)})", *(cell(results, name) for name in report.names)] for title, results in report.classes().items()]
-    return _table(["class (layers)", *(ALL[name].title for name in report.names)], rows)
+    return table(["class (layers)", *(ALL[name].title for name in report.names)], rows)
 
 
 def _ratio_table(report: Report) -> str:
@@ -157,7 +166,7 @@ def _ratio_table(report: Report) -> str:
             cells += [f"{geometric_mean(ratio for ratio, _ in ratios):.2f}x", f"{worst:.2f}x {where}"]
         rows.append([f"{title} ({len(results)})", *cells])
     head = [text for title in ("better layout", *(ALL[name].title for name in report.ours)) for text in (title, "worst layer")]
-    return _table(["class (layers)", *head], rows)
+    return table(["class (layers)", *head], rows)
 
 
 def _peer_table(report: Report) -> str:
@@ -172,7 +181,7 @@ def _peer_table(report: Report) -> str:
             same = [name for name in report.ours if ALL[name].layout == ALL[peer].layout]
             cells.append(f"{mean(results, same, peer)}, {mean(results, report.ours, peer)}")
         rows.append([f"{title} ({len(results)})", *cells])
-    return _table(["class (layers)", *(f"{ALL[peer].title} ({ALL[peer].layout})" for peer in report.peers)], rows)
+    return table(["class (layers)", *(f"{ALL[peer].title} ({ALL[peer].layout})" for peer in report.peers)], rows)
 
 
 def _layer_table(report: Report) -> str:
@@ -183,4 +192,4 @@ def _layer_table(report: Report) -> str:
         figures = [f"{mark(name)}{r.gflops(name):.0f}{mark(name)}" if name in r.seconds else "-" for name in report.names]
         ratio = report.ratio(r, report.ours, report.peers)
         rows.append([r.layer.name, str(r.layer.count), *figures, f"{ratio:.2f}x" if ratio else "-"])
-    return _table(["layer", "count", *(ALL[name].title for name in report.names), "to best peer"], rows)
+    return table(["layer", "count", *(ALL[name].title for name in report.names), "to best peer"], rows)

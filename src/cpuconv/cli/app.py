@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import cpuconv
 from cpuconv import cpu, planner
 from cpuconv.cli import INTERRUPTED, specs
 from cpuconv.cli.bench import bench
@@ -62,7 +63,7 @@ for command in (bench, demo, tune, wisdom):
 
 @app.command()
 def info() -> None:
-    """Show the CPU, its instruction sets and caches, threads, BLAS, Numba and versions."""
+    """Show the CPU, its instruction sets, caches and rates, threads, BLAS, Numba and versions."""
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(style="bold cyan", no_wrap=True)
     table.add_column()
@@ -85,7 +86,7 @@ def explain(problem: Problem, accuracy: float | str | None, algorithm: str, work
     \b
       cpuconv explain n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw
     """
-    machine = cpu.detect()
+    machine = cpuconv.wisdom.calibrated(cpu.detect())
     budget = Budget(algorithm, accuracy, workspace_limit)
     rows = planner.candidates(problem, budget, machine)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

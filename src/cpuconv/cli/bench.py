@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cpuconv.bench import worker
-from cpuconv.bench.layers import NETWORKS, Layer, layers_of
+from cpuconv.bench.layers import GROUPED_NETWORKS, NETWORKS, Layer, layers_of
 from cpuconv.bench.peers import ALL, OURS, PEERS
 from cpuconv.bench.report import Report, geometric_mean, write_json, write_markdown
 from cpuconv.bench.roofs import measure_roofs
@@ -33,14 +34,18 @@ def _peers(context: click.Context, parameter: click.Parameter, text: str | None)
     return list(dict.fromkeys(names))
 
 
+NETWORK = click.Choice((*NETWORKS, *GROUPED_NETWORKS), case_sensitive=False)
+
+
 @click.command()
-@click.option("--network", "networks", multiple=True, type=click.Choice(NETWORKS, case_sensitive=False), metavar="NAME", help="Only its layers.")
+@click.option("--network", "networks", multiple=True, type=NETWORK, metavar="NAME", help="Only its layers.")
 @click.option("--layers", "pattern", default="", callback=_pattern, metavar="REGEX", help="Only layers whose name or problem matches.")
 @click.option("--peers", callback=_peers, metavar="A,B", help=f"Of {', '.join(PEERS)}; all by default, none with ''.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images of an inference.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=0.15, show_default=True, metavar="S", help="Per layer and contestant.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="cpuconv-bench", show_default=True, help="Where to write.")
-def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str], threads: int, seconds: float, output: Path) -> None:
+def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str], batch: int, threads: int, seconds: float, output: Path) -> None:
     """Time the layers of standard networks in cpuconv and in other libraries.
 
     Each layer runs in cpuconv (both layouts) and in every peer that is installed, by turns, on the same data; each result is
@@ -48,14 +53,15 @@ def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str],
     about ten minutes.
 
     \b
-    Networks: ResNet-50, VGG-16, MobileNetV2, EfficientNet-B0, YOLOv8n, U-Net, DeepLabV3, ConvNeXt-T, TextCNN.
+    Networks: ResNet-50, VGG-16, MobileNetV2, EfficientNet-B0, YOLOv8n, U-Net, DeepLabV3, ConvNeXt-T, TextCNN; and,
+    only if named, of grouped layers: ResNeXt-50, RegNet, ShuffleNet.
 
     Written are results.md with tables, results.json with every figure, and charts: a roofline, the sum over each network, and
     every layer against the best peer.
     """
-    chosen = [
-        layer for network in networks or NETWORKS for layer in layers_of(network) if pattern.search(layer.name) or pattern.search(str(layer.problem))
-    ]
+    known = [layer for network in networks or NETWORKS for layer in layers_of(network)]
+    found = [layer for layer in known if pattern.search(layer.name) or pattern.search(str(layer.problem))]
+    chosen = [replace(layer, problem=replace(layer.problem, n=batch)) for layer in found]
     if not chosen:
         raise click.BadParameter(f"no layer matches {pattern.pattern!r}", param_hint="'--layers'")
     try:
@@ -68,7 +74,7 @@ def bench(networks: tuple[str, ...], pattern: re.Pattern[str], peers: list[str],
     console = Console()
     for name, modules in missing.items():
         console.print(f"{PEERS[name].title} is left out: {', '.join(modules)} not installed.", style="yellow")
-    report = Report([], names, missing, measure_roofs(threads), threads, seconds)
+    report = Report([], names, missing, measure_roofs(threads), threads, seconds, batch)
     console.print(f"{len(chosen)} layers, {len(names)} contestants; {report.setting}", markup=False, highlight=False)
     columns = (TextColumn("{task.description:<52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:

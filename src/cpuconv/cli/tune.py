@@ -21,7 +21,8 @@ FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 @click.argument("problems", type=specs.problem, nargs=-1, metavar="[SPEC]...")
 @click.option("--file", "files", type=FILE, multiple=True, help="Specs, one a line; - is standard input.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, metavar="S", help="Time for all together; 10 by default.")
-def tune(problems: tuple[Problem, ...], files: tuple[str, ...], seconds: float) -> None:
+@click.option("--calibrate", is_flag=True, help="First measure the rates of this CPU that predictions rest on, in about a second.")
+def tune(problems: tuple[Problem, ...], files: tuple[str, ...], seconds: float, calibrate: bool) -> None:
     """Measure which algorithm is fastest, and remember it.
 
     Every SPEC describes a convolution, as for "cpuconv explain". Each algorithm worth trying is timed on one image in one
@@ -30,10 +31,22 @@ def tune(problems: tuple[Problem, ...], files: tuple[str, ...], seconds: float) 
 
     \b
       cpuconv tune n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1_f32_nchw
+
+    Where nothing was measured the choice rests on predictions. These are made for this CPU by
+
+    \b
+      cpuconv tune --calibrate
     """
     wanted = [*problems, *(p for path in files for p in specs.from_file(path))]
-    if not wanted:
-        raise click.UsageError("Nothing to tune: give a SPEC, or --file with one a line.")
+    if calibrate:
+        click.echo(f"A core of this CPU: {cpuconv.calibrate()}.")
+    elif not wanted:
+        raise click.UsageError("Nothing to tune: give a SPEC, --file with one a line, or --calibrate.")
+    if wanted:
+        _tune(wanted, seconds)
+
+
+def _tune(wanted: list[Problem], seconds: float) -> None:
     machine = cpu.detect()
     guessed = {str(p): planner.candidates(p, Budget(), machine)[0].algorithm.name for p in wanted}
     columns = (BarColumn(), TextColumn("{task.fields[spec]}", style="dim"), TimeElapsedColumn(), TimeRemainingColumn())
@@ -94,7 +107,7 @@ def show() -> None:
 
 @wisdom.command()
 @click.argument("problems", type=specs.problem, nargs=-1, metavar="[SPEC]...")
-@click.option("--all", "everything", is_flag=True, help="Forget everything measured on this CPU.")
+@click.option("--all", "everything", is_flag=True, help="Forget everything measured on this CPU, the calibration too.")
 def forget(problems: tuple[Problem, ...], everything: bool) -> None:
     """Forget what was measured on the SPECs, or on all problems."""
     if bool(problems) == everything:

@@ -14,6 +14,12 @@
 #define NAME(prefix) PASTE(prefix, ISA)
 
 #define INLINE static inline __attribute__((always_inline))
+/* Short of integer registers, gcc's usual tuning parks integers in vector registers, where they wait behind all multiply-adds. */
+#if defined(__x86_64__) && !defined(__clang__)
+#define IN_MEMORY __attribute__((target("tune=icelake-server")))
+#else
+#define IN_MEMORY
+#endif
 #define UNROLL _Pragma("GCC unroll 64")
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))

@@ -29,6 +29,13 @@ typedef struct {
     conv_strides xs, ys; /* of x; of y and residual */
 } conv_tensors;
 
+/* A weight anywhere in memory, and what lies between two of its output channels, input channels, rows and columns of taps, in elements.
+   Taps turned round lie at negative distances. */
+typedef struct {
+    const void *first, *end; /* nothing from the end on is read */
+    long output, channel, row, column;
+} conv_weight;
+
 /* One spatial axis. */
 typedef struct {
     long in, out, taps, stride, pad, dilation;
@@ -60,22 +67,24 @@ typedef struct {
 
 typedef struct {
     long (*gemm_packed_size)(long k, long n);                                    /* elements */
-    void (*gemm_pack)(const conv_geometry *, const void *weight, void *packed);  /* weight (HWIO or OIHW) to panels or rows */
+    void (*gemm_pack)(const conv_geometry *, const conv_weight *, void *packed); /* to panels or rows */
     long (*gemm_weight_size)(const conv_geometry *);                             /* elements */
     long (*gemm_bias_columns)(const conv_geometry *);                            /* of each group; 0: the bias as it is */
     int (*implicit_gemm)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     long (*winograd_packed_size)(const conv_geometry *, const conv_blocking *);  /* elements */
-    void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *gh, const double *gw, const void *weight, void *packed);
+    void (*winograd_pack)(const conv_geometry *, const conv_blocking *, const double *gh, const double *gw, const conv_weight *, void *packed);
     long (*winograd_workspace)(const conv_geometry *, const conv_blocking *);    /* bytes a thread */
     int (*winograd)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     long (*depthwise_packed_size)(const conv_geometry *);                        /* elements, the bias among them */
-    int (*depthwise_by_planes)(const conv_geometry *);                           /* whether the weight is packed for planes */
     void (*depthwise_pack)(const conv_geometry *, const void *weight, const void *bias, void *packed);
     int (*depthwise)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*involution)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
     int (*weight_gemm)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*weight_depthwise)(const conv_geometry *, const conv_blocking *, const conv_gradient *, int threads);
     int (*im2col)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, const conv_blas *, int threads);
+    long (*few_channels_packed_size)(const conv_geometry *);                     /* elements */
+    void (*few_channels_pack)(const conv_geometry *, const void *weight, void *packed);
+    int (*few_channels)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
 } conv_family;
 
 typedef struct {

@@ -1,245 +1,266 @@
-/* Depthwise convolution (one input channel an output channel), any kernel size, stride and dilation. A vector holds VL channels
-   of a pixel; a block of two rows of XB output pixels stays in registers while the taps pass. A block finds its input pixels
-   through a table of pointers, as in XNNPACK, made once for all channels; those of padding point at zeros. NHWC is read in
-   place; fewer than VL channels, and NCHW that the kernels of depthwise_planes.h do not do, pass through strips of VL channels. */
-#if NV_MAX == 4
-#define XB 8
-#else
-#define XB 4
-#endif
+/* Depthwise convolution (one input channel an output channel), any kernel size, stride and dilation. A vector holds VL channels of a pixel. For
+   one vector after the other, blocks of BLOCK_ROWS rows of BLOCK output pixels stay in registers while the taps pass. Taps in the padding are
+   skipped: rows by the bounds of loops, columns by a bit each. NHWC is read in place; fewer than VL channels, and NCHW that the kernels of
+   depthwise_planes.h do not do, pass through strips of VL channels. */
+enum { FN(BLOCK) = 7, FN(BLOCK_ROWS) = NV_MAX / 2 };
+
+/* Keeps the compiler from making all addresses of an unrolled loop ahead, and from loading again what it has loaded. */
+#define STEP(p, by)                               \
+    {                                             \
+        (p) += (by);                              \
+        __asm__("" : "+r"(p) : : "memory");       \
+    }
 
 typedef struct {
     const conv_geometry *g;
     const conv_tensors *tensors;
     conv_activation act;
-    long bands, parts; /* of one image's rows, and of its vectors of channels (NHWC) */
+    long bands, parts;   /* of one image's rows, and of its vectors of channels (NHWC) */
+    long vectors, shift; /* shift: the second vector's first channel, where it is not VL so that loads do not cross cache lines; else 0 */
 } FN(depthwise_job);
 
-/* Up to two rows of XB output pixels, of which n exist, of one vector of channels, of which `lanes` exist. */
+/* Output rows [oy, oy + rows) of one vector of channels, of which `lanes` exist. */
 typedef struct {
-    const T *const *table; /* [rows][columns] input pixels */
-    long columns, c;       /* c: first channel */
-    const T *w;            /* [kh][kw][VL] */
-    VEC bias;
-    long rows, n, lanes;
-    T *y;
+    const conv_geometry *g;
+    const T *x;            /* pixel (top, 0) of the image */
+    T *y;                  /* pixel (oy, 0) */
     const T *residual;     /* lies like y, or NULL */
-    long y_row, y_pixel;
+    const VEC *w;          /* [kh][kw], then the bias */
+    long x_row, x_pixel, y_row, y_pixel;
+    long top, oy, rows, lanes;
     conv_activation act;
-} FN(dw_block);
+} FN(dw_rows);
 
-INLINE void FN(store_row)(const FN(dw_block) *s, const VEC *acc, T *y, const T *residual) {
-    if (s->n == XB && s->lanes == VL && !residual && s->act.kind <= ACT_CLIP) {
-        const VEC low = SPLAT(s->act.a), high = SPLAT(s->act.b);
-        if (s->act.kind == ACT_NONE) UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, acc[b]);
-        else UNROLL for (int b = 0; b < XB; b++) STORE(y + b * s->y_pixel, FN(vmin)(high, FN(vmax)(low, acc[b])));
+INLINE void FN(store_pixels)(const FN(dw_rows) *d, const VEC *acc, long n, T *y, const T *residual) {
+    if (d->lanes == VL && !residual && d->act.kind <= ACT_CLIP) {
+        const VEC low = SPLAT(d->act.a), high = SPLAT(d->act.b);
+        UNROLL for (int b = 0; b < FN(BLOCK); b++) {
+            if (b >= n) return;
+            STORE(y, d->act.kind == ACT_NONE ? acc[b] : FN(vmin)(high, FN(vmax)(low, acc[b])));
+            STEP(y, d->y_pixel)
+        }
         return;
     }
-    VEC made[XB]; /* acc stays in registers only if never indexed by a variable */
-    UNROLL for (int b = 0; b < XB; b++) made[b] = acc[b];
-    for (long b = 0; b < s->n; b++) {
-        const long at = b * s->y_pixel;
+    VEC made[FN(BLOCK)]; /* acc stays in registers only if never indexed by a variable */
+    UNROLL for (int b = 0; b < FN(BLOCK); b++) made[b] = acc[b];
+    for (long b = 0; b < n; b++) {
+        const long at = b * d->y_pixel;
         VEC v = made[b];
-        if (residual) v += s->lanes == VL ? LOAD(residual + at) : FN(load_part)(residual + at, s->lanes);
-        v = FN(activated)(s->act, v);
-        if (s->lanes == VL) STORE(y + at, v);
-        else FN(store_part)(y + at, v, s->lanes);
+        if (residual) v += d->lanes == VL ? LOAD(residual + at) : FN(load_part)(residual + at, d->lanes);
+        v = FN(activated)(d->act, v);
+        if (d->lanes == VL) STORE(y + at, v);
+        else FN(store_part)(y + at, v, d->lanes);
     }
 }
 
-/* One row of input pixels into the upper output row (taps w0), the lower one (w1), or both; each pixel loaded serves all its taps. */
-INLINE void FN(tap_row)(const int kw, const int sw, const int upper, const int lower, const T *const *r, long c, const T *w0, const T *w1, VEC *acc0, VEC *acc1) {
-    VEC wv0[7], wv1[7];
-    if (upper) UNROLL for (int k = 0; k < kw; k++) wv0[k] = LOAD(w0 + k * VL);
-    if (lower) UNROLL for (int k = 0; k < kw; k++) wv1[k] = LOAD(w1 + k * VL);
-    UNROLL for (int i = 0; i < (XB - 1) * sw + kw; i++) {
-        const VEC v = LOAD(r[i] + c);
-        UNROLL for (int k = 0; k < kw; k++)
-            if (i >= k && (i - k) % sw == 0 && (i - k) / sw < XB) {
-                if (upper) acc0[(i - k) / sw] += v * wv0[k];
-                if (lower) acc1[(i - k) / sw] += v * wv1[k];
-            }
-    }
-}
-
-/* kw and sw (= sh) are constants, dilation is 1; rows of the table are consecutive rows of the image. */
-INLINE void FN(block_of)(const int kw, const int sw, const long kh, const FN(dw_block) *s) {
-    const T *const *r = s->table;
-    const long w_row = kw * VL;
-    VEC acc0[XB], acc1[XB];
-    UNROLL for (int b = 0; b < XB; b++) acc0[b] = acc1[b] = s->bias;
-    if (s->rows == 1)
-        for (long k = 0; k < kh; k++, r += s->columns) FN(tap_row)(kw, sw, 1, 0, r, s->c, s->w + k * w_row, NULL, acc0, NULL);
-    else {
-        long k = 0;
-        for (; k < sw; k++, r += s->columns) FN(tap_row)(kw, sw, 1, 0, r, s->c, s->w + k * w_row, NULL, acc0, NULL);
-        for (; k < kh; k++, r += s->columns) FN(tap_row)(kw, sw, 1, 1, r, s->c, s->w + k * w_row, s->w + (k - sw) * w_row, acc0, acc1);
-        for (; k < kh + sw; k++, r += s->columns) FN(tap_row)(kw, sw, 0, 1, r, s->c, NULL, s->w + (k - sw) * w_row, NULL, acc1);
-        FN(store_row)(s, acc1, s->y + s->y_row, s->residual ? s->residual + s->y_row : NULL);
-    }
-    FN(store_row)(s, acc0, s->y, s->residual);
-}
-
-typedef void (*FN(block_kernel))(const conv_geometry *g, const FN(dw_block) *s);
-#define BLOCK(KW, SW) static void FN(block_##KW##_##SW)(const conv_geometry *g, const FN(dw_block) *s) { FN(block_of)(KW, SW, g->kh, s); }
-BLOCK(3, 1) BLOCK(3, 2) BLOCK(5, 1) BLOCK(5, 2) BLOCK(7, 1)
-#undef BLOCK
-
-/* Any kernel size, stride and dilation; one output row, rows of the table are rows of taps. */
-static void FN(block_any)(const conv_geometry *g, const FN(dw_block) *s) {
-    VEC acc[XB];
-    UNROLL for (int b = 0; b < XB; b++) acc[b] = s->bias;
-    const T *w = s->w;
-    for (long ky = 0; ky < g->kh; ky++)
-        for (long kx = 0; kx < g->kw; kx++, w += VL) {
-            const T *const *r = s->table + ky * s->columns + kx * g->dw;
-            const VEC wv = LOAD(w);
-            UNROLL for (int b = 0; b < XB; b++) acc[b] += wv * LOAD(r[b * g->sw] + s->c);
+/* A row of input pixels into the upper row of sums (taps w0), the lower one (w1), or both; each pixel is loaded once. `inside`: bit i is set where
+   pixel i lies in the image; edge: some do not. */
+INLINE void FN(tap_row)(const int kw, const int sw, const int edge, const int upper, const int lower, const T *x, long pixel, unsigned inside, const VEC *w0, const VEC *w1,
+                        VEC *acc0, VEC *acc1) {
+    VEC v0[7], v1[7];
+    if (upper) UNROLL for (int k = 0; k < kw; k++) v0[k] = w0[k];
+    if (lower) UNROLL for (int k = 0; k < kw; k++) v1[k] = w1[k];
+    UNROLL for (int i = 0; i < (FN(BLOCK) - 1) * sw + kw; i++) {
+        VEC v;
+        if (!edge || inside >> i & 1) v = LOAD(x);
+        STEP(x, pixel)
+        if (!edge || inside >> i & 1) {
+            UNROLL for (int k = 0; k < kw; k++)
+                if (i >= k && (i - k) % sw == 0 && (i - k) / sw < FN(BLOCK)) {
+                    if (upper) acc0[(i - k) / sw] += v * v0[k];
+                    if (lower) acc1[(i - k) / sw] += v * v1[k];
+                }
         }
-    FN(store_row)(s, acc, s->y, s->residual);
+    }
 }
 
-/* The kernel for a geometry; NULL stands for block_any. */
-INLINE FN(block_kernel) FN(block_kernel_of)(const conv_geometry *g) {
-    if (g->dh != 1 || g->dw != 1 || g->sh != g->sw || g->kh < g->sh) return NULL;
-    if (g->kw == 3) return g->sw == 1 ? FN(block_3_1) : g->sw == 2 ? FN(block_3_2) : NULL;
-    if (g->kw == 5) return g->sw == 1 ? FN(block_5_1) : g->sw == 2 ? FN(block_5_2) : NULL;
-    return g->kw == 7 && g->sw == 1 ? FN(block_7_1) : NULL;
+/* One or two rows of n pixels from (oy, ox) on; kw and sw (= sh) are constants, dilation is 1. */
+INLINE void FN(block_of)(const int kw, const int sw, const int edge, const FN(dw_rows) *d, long oy, long rows, long ox, long n, unsigned inside) {
+    const conv_geometry *g = d->g;
+    const long iy = oy * sw - g->pt, first = MAX(0, -iy), last = MIN(g->kh + (rows - 1) * sw, g->ih - iy); /* rows of taps, of both rows */
+    const long both = rows == 1 ? last : MIN(last, sw), below = MIN(last, g->kh);
+    const long at = (oy - d->oy) * d->y_row + ox * d->y_pixel, pixel = d->x_pixel;
+    const T *x = d->x + (iy + first - d->top) * d->x_row + (ox * sw - g->pl) * pixel;
+    const VEC *w = d->w + first * kw;
+    VEC acc0[FN(BLOCK)], acc1[FN(BLOCK)];
+    UNROLL for (int b = 0; b < FN(BLOCK); b++) acc0[b] = acc1[b] = d->w[g->kh * kw];
+    long k = first;
+    for (; k < both; k++, x += d->x_row, w += kw) FN(tap_row)(kw, sw, edge, 1, 0, x, pixel, inside, w, NULL, acc0, NULL);
+    if (FN(BLOCK_ROWS) > 1 && rows > 1) {
+        for (; k < below; k++, x += d->x_row, w += kw) FN(tap_row)(kw, sw, edge, 1, 1, x, pixel, inside, w, w - sw * kw, acc0, acc1);
+        for (; k < last; k++, x += d->x_row, w += kw) FN(tap_row)(kw, sw, edge, 0, 1, x, pixel, inside, NULL, w - sw * kw, NULL, acc1);
+        FN(store_pixels)(d, acc1, n, d->y + at + d->y_row, d->residual ? d->residual + at + d->y_row : NULL);
+    }
+    FN(store_pixels)(d, acc0, n, d->y + at, d->residual ? d->residual + at : NULL);
 }
 
-INLINE long FN(table_columns)(const conv_geometry *g) { return (XB - 1) * g->sw + (g->kw - 1) * g->dw + 1; }
-INLINE long FN(table_rows)(const conv_geometry *g) { return g->kh + g->sh; }
+/* Of `count` input pixels from ix on, those in the image. */
+INLINE unsigned FN(columns_inside)(const conv_geometry *g, long ix, long count) {
+    const long first = MIN(count, MAX(0, -ix)), last = MAX(first, MIN(count, g->iw - ix));
+    return (1u << last) - (1u << first);
+}
 
-/* Channels of vector `index`: the last one begins early enough to be whole, where there are that many channels. */
-INLINE long FN(vector_start)(const conv_geometry *g, long index) { return MAX(0, MIN(index * VL, g->ic - VL)); }
+INLINE void FN(rows_of)(const int kw, const int sw, const FN(dw_rows) *d) {
+    const conv_geometry *g = d->g;
+    const long columns = (FN(BLOCK) - 1) * sw + kw;
+    for (long oy = d->oy, end = d->oy + d->rows, rows; oy < end; oy += rows) {
+        rows = MIN(FN(BLOCK_ROWS), end - oy);
+        for (long ox = 0; ox < g->ow; ox += FN(BLOCK)) {
+            const long ix = ox * sw - g->pl, n = MIN(FN(BLOCK), g->ow - ox);
+            if (ix >= 0 && ix + columns <= g->iw && n == FN(BLOCK)) FN(block_of)(kw, sw, 0, d, oy, rows, ox, FN(BLOCK), 0);
+            else FN(block_of)(kw, sw, 1, d, oy, rows, ox, n, FN(columns_inside)(g, ix, (n - 1) * sw + kw));
+        }
+    }
+}
 
-/* Output rows [oy, oy + count), of which `s` has the rest: vectors [v0, v1), from channel-last pixels at `image` whose row
-   `top` is the first. s->y is pixel (oy, 0) of channel 0. */
-static void FN(depthwise_rows)(const FN(depthwise_job) *job, FN(dw_block) s, const T *image, long row, long pixel, long top, long oy, long count, long v0, long v1,
-                               const T *zeros, const T **table) {
+typedef void (*FN(rows_kernel))(const FN(dw_rows) *d);
+#define ROWS(KW, SW) static void FN(rows_##KW##_##SW)(const FN(dw_rows) *d) { FN(rows_of)(KW, SW, d); }
+ROWS(3, 1) ROWS(3, 2) ROWS(5, 1) ROWS(5, 2) ROWS(7, 1)
+#undef ROWS
+
+/* Any kernel size, stride and dilation, a row at a time. */
+static void FN(rows_any)(const FN(dw_rows) *d) {
+    const conv_geometry *g = d->g;
+    for (long i = 0; i < d->rows; i++)
+        for (long ox = 0; ox < g->ow; ox += FN(BLOCK)) {
+            const long iy = (d->oy + i) * g->sh - g->pt, n = MIN(FN(BLOCK), g->ow - ox), at = i * d->y_row + ox * d->y_pixel;
+            VEC acc[FN(BLOCK)];
+            UNROLL for (int b = 0; b < FN(BLOCK); b++) acc[b] = d->w[g->kh * g->kw];
+            for (long ky = 0; ky < g->kh; ky++) {
+                if (iy + ky * g->dh < 0 || iy + ky * g->dh >= g->ih) continue;
+                const T *row = d->x + (iy + ky * g->dh - d->top) * d->x_row;
+                for (long kx = 0; kx < g->kw; kx++) {
+                    const VEC w = d->w[ky * g->kw + kx];
+                    long ix = ox * g->sw - g->pl + kx * g->dw;
+                    UNROLL for (int b = 0; b < FN(BLOCK); b++, ix += g->sw)
+                        if (ix >= 0 && ix < g->iw) acc[b] += w * LOAD(row + ix * d->x_pixel);
+                }
+            }
+            FN(store_pixels)(d, acc, n, d->y + at, d->residual ? d->residual + at : NULL);
+        }
+}
+
+INLINE FN(rows_kernel) FN(rows_kernel_of)(const conv_geometry *g) {
+    if (g->dh != 1 || g->dw != 1 || g->sh != g->sw || g->kh < g->sh) return FN(rows_any);
+    if (g->kw == 3 && g->sw <= 2) return g->sw == 1 ? FN(rows_3_1) : FN(rows_3_2);
+    if (g->kw == 5 && g->sw <= 2) return g->sw == 1 ? FN(rows_5_1) : FN(rows_5_2);
+    return g->kw == 7 && g->sw == 1 ? FN(rows_7_1) : FN(rows_any);
+}
+
+/* Columns of the packed weight, a row for each tap. */
+INLINE long FN(packed_columns)(const conv_geometry *g) { return ceil_div(g->ic, VL) * VL; }
+
+/* The kernels read the weight of a vector in one piece. */
+INLINE void FN(take_weight)(const FN(depthwise_job) *job, long c, VEC *w) {
     const conv_geometry *g = job->g;
-    const FN(block_kernel) kernel = FN(block_kernel_of)(g);
-    const long taps = g->kh * g->kw, height = kernel ? MIN(2, count) : 1, step = kernel ? 1 : g->dh, blocks = ceil_div(g->ow, XB);
-    const long rows = kernel ? g->kh + (height - 1) * g->sh : g->kh;
-    FN(dw_block) b = s;
-    b.table = table;
-    b.columns = FN(table_columns)(g);
-    b.rows = height;
-    b.n = MIN(XB, g->ow);
-    for (long i = 0; i < count; i += height) {
-        i = MIN(i, count - height); /* an odd last pair overlaps the one before, as does a narrow last block */
-        for (long block = 0; block < blocks; block++) {
-            const long ox = MAX(0, MIN(block * XB, g->ow - XB)), ix = ox * g->sw - g->pl;
-            for (long r = 0; r < rows; r++) {
-                const long iy = (oy + i) * g->sh - g->pt + r * step;
-                const T **to = table + r * b.columns, *from = image + (iy - top) * row + ix * pixel;
-                if (iy < 0 || iy >= g->ih) for (long x = 0; x < b.columns; x++) to[x] = zeros;
-                else if (ix >= 0 && ix + b.columns <= g->iw) for (long x = 0; x < b.columns; x++) to[x] = from + x * pixel;
-                else for (long x = 0; x < b.columns; x++) to[x] = ix + x >= 0 && ix + x < g->iw ? from + x * pixel : zeros;
-            }
-            const long at = i * s.y_row + ox * s.y_pixel;
-            for (long v = v0; v < v1; v++) {
-                const long c = s.lanes ? 0 : FN(vector_start)(g, v);
-                b.c = c;
-                b.lanes = s.lanes ? s.lanes : VL;
-                b.w = (const T *)job->tensors->weight + v * (taps + 1) * VL;
-                b.bias = LOAD(b.w + taps * VL);
-                b.y = s.y + at + c;
-                b.residual = s.residual ? s.residual + at + c : NULL;
-                if (kernel) kernel(g, &b);
-                else FN(block_any)(g, &b);
-            }
-        }
-    }
+    const long columns = FN(packed_columns)(g);
+    const T *from = (const T *)job->tensors->weight + c;
+    for (long i = 0; i <= g->kh * g->kw; i++, from += columns) w[i] = LOAD(from);
 }
+INLINE size_t FN(weight_bytes)(const conv_geometry *g) { return (size_t)(g->kh * g->kw + 1) * sizeof(VEC); }
+
+/* First channel of vector `index`: the last one begins early enough to be whole, where there are that many channels. */
+INLINE long FN(vector_start)(const conv_geometry *g, long index) { return MAX(0, MIN(index * VL, g->ic - VL)); }
 
 /* NHWC: a band of rows, in place. */
 static int FN(depthwise_task)(void *context, long index) {
     const FN(depthwise_job) *job = context;
     const conv_geometry *g = job->g;
-    const long vectors = ceil_div(g->ic, VL), which = index % job->parts, band = index / job->parts % job->bands, image = index / (job->parts * job->bands);
-    const size_t zero_bytes = (size_t)g->ic * sizeof(T), table_bytes = (size_t)(FN(table_rows)(g) * FN(table_columns)(g)) * sizeof(T *);
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(zero_bytes) + table_bytes)};
-    if (!s.next) return OUT_OF_MEMORY;
-    T *zeros = take(&s, zero_bytes);
-    const T **table = take(&s, table_bytes);
-    FN(zero)(zeros, g->ic);
+    const FN(rows_kernel) kernel = FN(rows_kernel_of)(g);
+    const long which = index % job->parts, band = index / job->parts % job->bands, image = index / (job->parts * job->bands);
+    VEC *w = pool_arena(TASK_ARENA, FN(weight_bytes)(g));
+    if (!w) return OUT_OF_MEMORY;
     const conv_tensors *t = job->tensors;
     const long oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy, at = image * t->ys.image + oy * t->ys.row;
-    const T *residual = t->residual;
-    const FN(dw_block) block = {.y = (T *)t->y + at, .residual = residual ? residual + at : NULL, .y_row = t->ys.row, .y_pixel = t->ys.pixel, .act = job->act};
-    FN(depthwise_rows)(job, block, (const T *)t->x + image * t->xs.image, t->xs.row, t->xs.pixel, 0, oy, count,
-                       part(vectors, job->parts, which), part(vectors, job->parts, which + 1), zeros, table);
+    FN(dw_rows) d = {.g = g, .w = w, .x_row = t->xs.row, .x_pixel = t->xs.pixel, .y_row = t->ys.row, .y_pixel = t->ys.pixel, .oy = oy, .rows = count, .lanes = VL, .act = job->act};
+    for (long v = part(job->vectors, job->parts, which), end = part(job->vectors, job->parts, which + 1); v < end; v++) {
+        const long c = v && job->shift ? MIN(job->shift + (v - 1) * VL, g->ic - VL) : FN(vector_start)(g, v);
+        FN(take_weight)(job, c, w);
+        d.x = (const T *)t->x + image * t->xs.image + c;
+        d.y = (T *)t->y + at + c;
+        d.residual = t->residual ? (const T *)t->residual + at + c : NULL;
+        kernel(&d);
+    }
     return 0;
 }
 
-/* NCHW that the planes' kernels do not do, or fewer than VL channels: a band of rows of one vector of channels, through strips. */
+/* NCHW, or fewer than VL channels: a band of rows of one vector of channels, through strips. */
 static int FN(depthwise_strip_task)(void *context, long index) {
     const FN(depthwise_job) *job = context;
     const conv_geometry *g = job->g;
-    const long vectors = ceil_div(g->ic, VL), v = index % vectors, band = index / vectors % job->bands, image = index / (vectors * job->bands);
+    const long v = index % job->vectors, band = index / job->vectors % job->bands, image = index / (job->vectors * job->bands);
     const long c = v * VL, lanes = MIN(VL, g->ic - c), oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy;
     const long top = MIN(g->ih, MAX(0, oy * g->sh - g->pt)), rows = MAX(0, MIN(g->ih, (oy + count - 1) * g->sh - g->pt + (g->kh - 1) * g->dh + 1) - top);
     const size_t in_bytes = (size_t)(rows * g->iw * VL) * sizeof(T), out_bytes = g->nhwc ? 0 : (size_t)(count * g->ow * VL) * sizeof(T);
-    const size_t table_bytes = (size_t)(FN(table_rows)(g) * FN(table_columns)(g)) * sizeof(T *), zero_bytes = (size_t)VL * sizeof(T);
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + aligned_size(out_bytes) + aligned_size(table_bytes) + aligned_size(zero_bytes))};
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + aligned_size(out_bytes) + FN(weight_bytes)(g))};
     if (!s.next) return OUT_OF_MEMORY;
-    T *in = take(&s, in_bytes), *out = take(&s, out_bytes), *zeros = take(&s, zero_bytes);
-    const T **table = take(&s, table_bytes);
-    FN(zero)(zeros, VL);
+    T *in = take(&s, in_bytes), *out = take(&s, out_bytes);
+    VEC *w = take(&s, FN(weight_bytes)(g));
+    FN(take_weight)(job, c, w);
     const conv_tensors *t = job->tensors;
-    const T *x = (const T *)t->x + image * t->xs.image + top * t->xs.row + c * t->xs.channel, *residual = t->residual;
     const long at = image * t->ys.image + oy * t->ys.row + c * t->ys.channel;
-    FN(dw_block) block = {.lanes = lanes};
+    const T *x = (const T *)t->x + image * t->xs.image + top * t->xs.row + c * t->xs.channel, *residual = t->residual ? (const T *)t->residual + at : NULL;
+    T *y = (T *)t->y + at;
+    FN(dw_rows) d = {.g = g, .x = in, .w = w, .x_row = g->iw * VL, .x_pixel = VL, .top = top, .oy = oy, .rows = count};
     if (g->nhwc) {
-        for (long y = 0; y < rows; y++)
-            for (long i = 0; i < g->iw; i++) STORE(in + (y * g->iw + i) * VL, FN(load_part)(x + y * t->xs.row + i * t->xs.pixel, lanes));
-        block.y = (T *)t->y + at;
-        block.residual = residual ? residual + at : NULL;
-        block.y_row = t->ys.row;
-        block.y_pixel = t->ys.pixel;
-        block.act = job->act;
-        FN(depthwise_rows)(job, block, in, g->iw * VL, VL, top, oy, count, v, v + 1, zeros, table);
+        for (long i = 0; i < rows; i++)
+            for (long j = 0; j < g->iw; j++) STORE(in + (i * g->iw + j) * VL, FN(load_part)(x + i * t->xs.row + j * t->xs.pixel, lanes));
+        d.y = y;
+        d.residual = residual;
+        d.y_row = t->ys.row;
+        d.y_pixel = t->ys.pixel;
+        d.lanes = lanes;
+        d.act = job->act;
+        FN(rows_kernel_of)(g)(&d);
         return 0;
     }
     FN(band_to_pixels)(x, &t->xs, lanes, rows, g->iw, t->x_end, in, VL);
-    block.y = out;
-    block.y_row = g->ow * VL;
-    block.y_pixel = block.lanes = VL;
-    FN(depthwise_rows)(job, block, in, g->iw * VL, VL, top, oy, count, v, v + 1, zeros, table);
-    FN(pixels_to_band)(out, VL, &t->ys, lanes, count, g->ow, residual ? residual + at : NULL, job->act, (T *)t->y + at);
+    d.y = out;
+    d.y_row = g->ow * VL;
+    d.y_pixel = d.lanes = VL;
+    if (!residual) d.act = job->act; /* else it waits for the residual, which lies in planes */
+    FN(rows_kernel_of)(g)(&d);
+    FN(pixels_to_band)(out, VL, &t->ys, lanes, count, g->ow, residual, residual ? job->act : (conv_activation){0}, y);
     return 0;
 }
 
-static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    const long bands = ceil_div(g->oh, blocking->block), vectors = ceil_div(g->ic, VL);
-    if (FN(plane_kernel_of)(g)) {
-        const long groups = g->oc * ceil_div(g->oh, FN(group_rows)(g));
-        const long repaid = MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK); /* tasks that repay their start */
-        FN(planes_job) job = {g, tensors, act, threads == 1 ? 1 : MAX(1, MIN(groups, repaid))};
-        return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
-    }
-    FN(depthwise_job) job = {g, tensors, act, bands, 1};
-    if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * vectors * bands, threads);
-    if (threads > 1) job.parts = MIN(vectors, ceil_div(4 * threads, MAX(1, g->n * bands)));
-    return pool_run(FN(depthwise_task), &job, g->n * bands * job.parts, threads);
+/* Where the first whole cache line of each pixel's channels begins, if all pixels have it there and its loads save more than one more vector costs; else 0. */
+INLINE long FN(aligning_shift)(const conv_geometry *g, const conv_tensors *t) {
+    const long shift = (long)(-((uintptr_t)t->x / sizeof(T)) % (uintptr_t)VL);
+    const int alike = g->ic % VL == 0 && t->xs.pixel % VL == 0 && t->xs.row % VL == 0, repaid = 2 * g->sh * g->sw * (g->ic / VL) > g->kh * g->kw;
+    return VB >= 64 && alike && repaid ? shift : 0;
 }
 
-/* Weight (HWIO or OIHW) and bias to [vector][kh kw + 1][VL], or for planes to [channel][kh kw + 1]: the bias comes last. */
-static void FN(depthwise_pack)(const conv_geometry *g, const void *weight, const void *bias, void *packed) {
-    const long taps = g->kh * g->kw, width = FN(plane_kernel_of)(g) ? 1 : VL;
-    const int shifted = g->nhwc && g->ic >= VL;
-    T *to = packed;
-    for (long v = 0; v < ceil_div(g->ic, width); v++) {
-        const long c = shifted ? FN(vector_start)(g, v) : v * width;
-        for (long t = 0; t < taps; t++)
-            for (long l = 0; l < width; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)weight)[g->nhwc ? t * g->oc + c + l : (c + l) * taps + t];
-        for (long l = 0; l < width; l++) *to++ = c + l >= g->ic ? 0 : ((const T *)bias)[c + l];
+/* Whether the kernels of depthwise_planes.h do it, in place: maps of which a vector would hold half a row or less are faster in strips. */
+INLINE int FN(by_planes)(const conv_geometry *g) {
+    const int plain = g->kh == 3 && g->kw == 3 && g->sh == g->sw && g->sw <= 2 && g->dh == 1 && g->dw == 1;
+    return !g->nhwc && plain && 2 * g->ow > VL;
+}
+
+static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
+    if (FN(by_planes)(g)) {
+        const long bands = MAX(ceil_div(g->oh, blocking->block), threads == 1 ? 1 : MIN(ceil_div(g->oh, 8), ceil_div(8 * threads, g->ic)));
+        const long repaid = MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK); /* tasks that repay their start */
+        FN(planes_job) job = {g, tensors, act, FN(packed_columns)(g), bands, threads == 1 ? 1 : MAX(1, MIN(g->ic * bands, repaid))};
+        return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
     }
+    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, ceil_div(g->ic, VL), 0};
+    if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
+    job.shift = FN(aligning_shift)(g, tensors);
+    job.vectors += job.shift > 0;
+    if (threads > 1) job.parts = MIN(job.vectors, ceil_div(4 * threads, MAX(1, g->n * job.bands)));
+    return pool_run(FN(depthwise_task), &job, g->n * job.bands * job.parts, threads);
 }
-static int FN(depthwise_by_planes)(const conv_geometry *g) { return FN(plane_kernel_of)(g) != NULL; }
-static long FN(depthwise_packed_size)(const conv_geometry *g) {
-    const long width = FN(plane_kernel_of)(g) ? 1 : VL;
-    return ceil_div(g->ic, width) * width * (g->kh * g->kw + 1);
+
+/* Weight (HWIO or OIHW) and bias to [kh kw + 1][columns]: the bias comes last. */
+static void FN(depthwise_pack)(const conv_geometry *g, const void *weight, const void *bias, void *packed) {
+    const long taps = g->kh * g->kw, columns = FN(packed_columns)(g);
+    T *to = packed;
+    for (long t = 0; t <= taps; t++)
+        for (long c = 0; c < columns; c++) {
+            const T *from = t < taps ? (const T *)weight + (g->nhwc ? t * g->oc + c : c * taps + t) : (const T *)bias + c;
+            *to++ = c < g->ic ? *from : 0;
+        }
 }
-#undef XB
+static long FN(depthwise_packed_size)(const conv_geometry *g) { return FN(packed_columns)(g) * (g->kh * g->kw + 1); }
+#undef STEP

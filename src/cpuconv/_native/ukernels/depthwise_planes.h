@@ -1,214 +1,136 @@
-/* Depthwise convolution of NCHW planes, for the common kernels. Vectors hold pixels of a row, in place: a few loads of an input row, shuffled at
-   stride 2, give the vectors of all its taps, which go into four output rows. Of maps at most half a vector wide, a vector holds a pixel row and the fourth
-   below. Rows outside the image are a row of zeros; pixels outside a row are masked. */
-enum { FN(PLANE_ROWS) = 4, FN(PLANE_TAPS) = 7 };
+/* Depthwise 3x3 convolution of NCHW planes, of stride 1 or 2. Vectors hold VL pixels of a row. A block of VL columns of a plane is made from top to
+   bottom: the vectors of the three taps of an input row stay in registers for all output rows that read it, as do the nine weights. Rows outside
+   the image are zeros; columns outside it are masked. */
+enum { FN(PLANE_TAPS) = 3 };
 
 typedef struct {
     const conv_geometry *g;
     const conv_tensors *tensors;
     conv_activation act;
-    long tasks; /* of an image: runs of planes, or of row groups where planes are few */
+    long columns;      /* of the packed weight */
+    long bands, tasks; /* bands of a plane's rows; tasks of an image's bands */
 } FN(planes_job);
 
-/* Columns [x, x + VL) of the output: for each tap, which of two vectors' elements are its pixels (stride 2 and pairs), and which are in the image. */
+/* Output columns [x, x + VL): the first input pixel of their first tap, and for each tap which pixels are in the image. */
 typedef struct {
-    FN(mask) lanes[FN(PLANE_TAPS)], keep[FN(PLANE_TAPS)];
-    long x, from; /* from: the first element of an input row that is loaded */
+    long x, from;
+    FN(mask) inside[FN(PLANE_TAPS)];
 } FN(plane_columns);
 
-/* Whether a vector holds two rows: it then begins at the image's first column. */
-INLINE int FN(paired)(const conv_geometry *g) { return 2 * g->ow <= VL && g->iw <= VL; }
-
-/* The last columns begin early enough to be whole, where the map is wide enough. */
+/* The last columns begin early enough to be whole, where the plane is wide enough. */
 static void FN(make_columns)(const conv_geometry *g, long block, FN(plane_columns) *c) {
-    const int paired = FN(paired)(g);
     c->x = MAX(0, MIN(block * VL, g->ow - VL));
-    c->from = paired ? 0 : c->x * g->sw - g->pl;
-    for (long k = 0; k < g->kw; k++) {
-        T_INT lanes[VL], keep[VL];
+    c->from = c->x * g->sw - g->pl;
+    for (long k = 0; k < FN(PLANE_TAPS); k++) {
+        T_INT inside[VL];
         for (long l = 0; l < VL; l++) {
-            const long x = paired ? l % (VL / 2) : l, ix = (c->x + x) * g->sw + k - g->pl, at = ix - c->from;
-            keep[l] = ix >= 0 && ix < g->iw ? -1 : 0;
-            /* stride 2: the elements of the tap's parity of two vectors, then all of the third one */
-            const long lane = paired ? at + l / (VL / 2) * VL : x + k / 2 < VL ? x + k / 2 : at - VL;
-            lanes[l] = (T_INT)(keep[l] ? lane : 0);
+            const long ix = c->from + l * g->sw + k;
+            inside[l] = ix >= 0 && ix < g->iw ? -1 : 0;
         }
-        __builtin_memcpy(&c->lanes[k], lanes, sizeof lanes);
-        __builtin_memcpy(&c->keep[k], keep, sizeof keep);
+        __builtin_memcpy(&c->inside[k], inside, sizeof inside);
     }
 }
 
-INLINE VEC FN(masked)(VEC v, FN(mask) keep) { return (VEC)((FN(mask))v & keep); }
+/* Elements of an input row that a block reads from its first one on. */
+INLINE long FN(plane_reach)(const conv_geometry *g) { return g->sw == 1 ? VL + 2 : 2 * VL + 1; }
 
-/* The vectors of the taps of an input row; `other`: the fourth output row's, of paired rows. */
-INLINE void FN(row_taps)(const int kw, const int s, const int paired, const T *row, const T *other, const FN(plane_columns) *c, VEC *tap) {
-    if (paired) {
-        const VEC a = LOAD(row), b = LOAD(other);
-        UNROLL for (int k = 0; k < kw; k++) tap[k] = FN(masked)(FN(choose)(a, b, c->lanes[k]), c->keep[k]);
-    } else if (s == 1) {
-        UNROLL for (int k = 0; k < kw; k++) tap[k] = FN(masked)(LOAD(row + k), c->keep[k]);
-    } else {
-        const VEC a = LOAD(row), b = LOAD(row + VL), rest = LOAD(row + 2 * VL);
+/* The pixels of the taps of row iy; x: the block's first pixel of row 0. */
+INLINE void FN(row_taps)(const int s, const conv_geometry *g, const T *x, long x_row, long iy, const FN(mask) *inside, VEC *tap) {
+    if (iy < 0 || iy >= g->ih) {
+        UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = (VEC){0};
+        return;
+    }
+    x += iy * x_row;
+    if (s == 1) UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = LOAD(x + k);
+    else {
+        const VEC a = LOAD(x), b = LOAD(x + VL), c = LOAD(x + VL + 1);
+        __asm__("" : : : "memory"); /* they are loaded once */
         tap[0] = FN(evens)(a, b);
         tap[1] = FN(odds)(a, b);
-        UNROLL for (int k = 2; k < kw; k++) tap[k] = FN(choose)(tap[k % 2], rest, c->lanes[k]);
-        UNROLL for (int k = 0; k < kw; k++) tap[k] = FN(masked)(tap[k], c->keep[k]);
+        tap[2] = FN(shifted)(tap[0], c);
+    }
+    UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = (VEC)((FN(mask))tap[k] & inside[k]);
+}
+
+/* Output rows [oy, oy + rows) of a block of columns, with no activation or a clip. */
+INLINE void FN(plane_block)(const int s, const conv_geometry *g, const T *x, long x_row, long oy, long rows, const FN(mask) *columns, const T *weight, long step,
+                            conv_activation act, T *y, long y_row) {
+    VEC w[FN(PLANE_TAPS)][FN(PLANE_TAPS)], tap[FN(PLANE_TAPS)][FN(PLANE_TAPS)];
+    UNROLL for (int k = 0; k < 9; k++) w[k / 3][k % 3] = SPLAT(weight[k * step]);
+    const VEC bias = SPLAT(weight[9 * step]), low = SPLAT(act.a), high = SPLAT(act.b);
+    const FN(mask) inside[FN(PLANE_TAPS)] = {columns[0], columns[1], columns[2]};
+    long iy = oy * s - g->pt;
+    UNROLL for (int r = 0; r < 3 - s; r++) FN(row_taps)(s, g, x, x_row, iy + r, inside, tap[r]);
+    for (long i = 0; i < rows; i++, iy += s, y += y_row) {
+        UNROLL for (int r = 3 - s; r < 3; r++) FN(row_taps)(s, g, x, x_row, iy + r, inside, tap[r]);
+        VEC v = bias;
+        UNROLL for (int r = 0; r < 3; r++)
+            UNROLL for (int k = 0; k < 3; k++) v += tap[r][k] * w[r][k];
+        STORE(y, act.kind == ACT_NONE ? v : FN(vmin)(high, FN(vmax)(low, v)));
+        UNROLL for (int r = 0; r < 3 - s; r++)
+            UNROLL for (int k = 0; k < 3; k++) tap[r][k] = tap[r + s][k];
     }
 }
 
-/* Four output rows (paired: eight) of VL columns. `rows`: the input rows. */
-INLINE void FN(plane_block)(const int kh, const int kw, const int s, const int paired, const T *const *rows, const FN(plane_columns) *c, const T *w, VEC *out) {
-    VEC acc[FN(PLANE_ROWS)];
-    UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++) acc[r] = SPLAT(w[kh * kw]);
-    UNROLL for (int i = 0; i < (FN(PLANE_ROWS) - 1) * s + kh; i++) {
-        VEC tap[FN(PLANE_TAPS)];
-        FN(row_taps)(kw, s, paired, rows[i] + c->from, paired ? rows[i + FN(PLANE_ROWS) * s] + c->from : NULL, c, tap);
-        UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++)
-            if (i >= r * s && i - r * s < kh) UNROLL for (int k = 0; k < kw; k++) acc[r] += tap[k] * w[(i - r * s) * kw + k];
-    }
-    UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++) out[r] = acc[r];
-}
-
-/* Output rows made at once, and input rows that they read. */
-INLINE long FN(group_rows)(const conv_geometry *g) { return FN(paired)(g) ? 2 * FN(PLANE_ROWS) : FN(PLANE_ROWS); }
-INLINE long FN(input_rows)(const conv_geometry *g) { return (FN(group_rows)(g) - 1) * g->sh + g->kh; }
-
-/* n < VL elements of v, of `to` and those behind it that are to be written later, up to `free`. */
-INLINE void FN(store_some)(T *to, VEC v, long n, const T *free) {
-    if (free - to >= VL) STORE(to, v);
-    else FN(store_part)(to, v, n);
-}
-
-/* y = activation(v + residual) of n columns. */
+/* y = activation(v + residual) of n columns; `free`: what follows in y up to there is to be written later. */
 static void FN(finish_row)(VEC v, long n, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
     if (residual) v += s->pixel != 1 ? FN(gather)(residual, s->pixel, n) : n == VL ? LOAD(residual) : FN(load_part)(residual, n);
     v = FN(activated)(act, v);
     if (s->pixel != 1) FN(scatter)(y, s->pixel, v, n);
-    else if (n == VL) STORE(y, v);
-    else FN(store_some)(y, v, n, free);
+    else if (n == VL || free - y >= VL) STORE(y, v);
+    else FN(store_part)(y, v, n);
 }
 
-/* Scratch of a task: rows that may be read as far as vectors reach. */
-typedef struct {
-    const T **rows;
-    T *zeros, *copies;
-    FN(plane_columns) *columns;
-    FN(mask) swap;       /* of the halves of a vector */
-    long before, length; /* of a copied row: elements before its first, and in all */
-} FN(plane_scratch);
-
-/* `rows` input rows, of output rows from oy on. */
-INLINE void FN(find_rows)(const conv_geometry *g, const conv_tensors *t, const T *plane, const long rows, long oy, const FN(plane_scratch) *s) {
-    const long iy = oy * g->sh - g->pt, top = MIN(rows, MAX(0, -iy)), bottom = MIN(rows, MAX(top, g->ih - iy));
-    for (long i = 0; i < top; i++) s->rows[i] = s->zeros;
-    for (long i = top; i < bottom; i++) s->rows[i] = plane + (iy + i) * t->xs.row;
-    for (long i = bottom; i < rows; i++) s->rows[i] = s->zeros;
-}
-
-/* Copies those that are not contiguous, or that vectors would read past the ends of x. */
-static void FN(copy_plane_rows)(const conv_geometry *g, const conv_tensors *t, const FN(plane_scratch) *s) {
-    for (long i = 0; i < FN(input_rows)(g); i++) {
-        const T *row = s->rows[i];
-        if (row == s->zeros || (t->xs.pixel == 1 && row - (const T *)t->x >= s->before && (const T *)t->x_end - row >= s->length - s->before)) continue;
-        T *to = s->copies + i * s->length + s->before;
-        for (long x = 0; x < g->iw; x++) to[x] = row[x * t->xs.pixel];
-        s->rows[i] = to;
-    }
-}
-
-/* y = activation(out + residual), `n` columns of `count` rows. */
-INLINE void FN(finish_rows)(const VEC *out, long count, long n, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
-    if (s->pixel == 1 && !residual && act.kind <= ACT_CLIP && (n == VL || free - (y + (count - 1) * s->row) >= VL)) {
-        for (long r = 0; r < count; r++) STORE(y + r * s->row, FN(activated)(act, out[r]));
-        return;
-    }
-    for (long r = 0; r < count; r++) FN(finish_row)(out[r], n, s, residual ? residual + r * s->row : NULL, act, y + r * s->row, free);
-}
-
-/* Of one plane: x, w, residual and y are its own; careful: vectors might read past the ends of x; `free`: what follows in y up to there is to be
-   written later. */
-typedef struct {
-    const T *x, *w, *residual;
-    T *y;
-    const T *free;
-    int careful;
-} FN(plane);
-
-/* Output rows from oy on of one plane. */
-INLINE void FN(plane_group)(const int kh, const int kw, const int stride, const int paired, const FN(planes_job) *job, const FN(plane_scratch) *s, const FN(plane) *p, long oy) {
+/* Rows [oy, oy + rows) of one plane, of channel c. scratch: [rows][VL]. */
+static void FN(plane_rows)(const FN(planes_job) *job, const FN(plane_columns) *columns, const T *x, long x_row, long c, long oy, long rows, const T *residual, T *y, const T *free,
+                           T *scratch) {
     const conv_geometry *g = job->g;
-    const conv_strides *ys = &job->tensors->ys;
-    const long blocks = ceil_div(g->ow, VL), n = MIN(VL, g->ow), rows = g->oh - oy;
-    FN(find_rows)(g, job->tensors, p->x, (FN(PLANE_ROWS) * (1 + paired) - 1) * stride + kh, oy, s);
-    if (p->careful) FN(copy_plane_rows)(g, job->tensors, s);
-    for (long block = 0; block < blocks; block++) {
-        const FN(plane_columns) *c = s->columns + block;
-        VEC out[FN(PLANE_ROWS)];
-        FN(plane_block)(kh, kw, stride, paired, s->rows, c, p->w, out);
-        const long at = oy * ys->row + c->x * ys->pixel, below = at + FN(PLANE_ROWS) * ys->row;
-        FN(finish_rows)(out, MIN(FN(PLANE_ROWS), rows), n, ys, p->residual ? p->residual + at : NULL, job->act, p->y + at, p->free);
-        if (!paired || rows <= FN(PLANE_ROWS)) continue;
-        UNROLL for (int r = 0; r < FN(PLANE_ROWS); r++) out[r] = FN(choose)(out[r], out[r], s->swap);
-        FN(finish_rows)(out, MIN(FN(PLANE_ROWS), rows - FN(PLANE_ROWS)), n, ys, p->residual ? p->residual + below : NULL, job->act, p->y + below, p->free);
+    const conv_strides *s = &job->tensors->ys;
+    const T *weight = (const T *)job->tensors->weight + c;
+    for (const FN(plane_columns) *end = columns + ceil_div(g->ow, VL); columns < end; columns++) {
+        const long n = MIN(VL, g->ow), at = oy * s->row + columns->x * s->pixel;
+        const int direct = s->pixel == 1 && !residual && job->act.kind <= ACT_CLIP && (n == VL || free - (y + at + (rows - 1) * s->row) >= VL);
+        const conv_activation act = direct ? job->act : (conv_activation){0};
+        T *to = direct ? y + at : scratch;
+        const long to_row = direct ? s->row : VL;
+        if (g->sw == 1) FN(plane_block)(1, g, x + columns->from, x_row, oy, rows, columns->inside, weight, job->columns, act, to, to_row);
+        else FN(plane_block)(2, g, x + columns->from, x_row, oy, rows, columns->inside, weight, job->columns, act, to, to_row);
+        if (direct) continue;
+        for (long i = 0; i < rows; i++) FN(finish_row)(LOAD(scratch + i * VL), n, s, residual ? residual + at + i * s->row : NULL, job->act, y + at + i * s->row, free);
     }
 }
 
-typedef void (*FN(plane_kernel))(const FN(planes_job) *, const FN(plane_scratch) *, const FN(plane) *, long oy);
-#define PLANES(K, S)                                                                                                                    \
-    static void FN(plane_##K##_##S)(const FN(planes_job) *job, const FN(plane_scratch) *s, const FN(plane) *p, long oy) {              \
-        FN(plane_group)(K, K, S, 0, job, s, p, oy);                                                                                     \
-    }                                                                                                                                   \
-    static void FN(plane_pair_##K##_##S)(const FN(planes_job) *job, const FN(plane_scratch) *s, const FN(plane) *p, long oy) {         \
-        FN(plane_group)(K, K, S, 1, job, s, p, oy);                                                                                     \
-    }
-PLANES(3, 1) PLANES(3, 2) PLANES(5, 1) PLANES(5, 2) PLANES(7, 1)
-#undef PLANES
-
-/* NULL where channel-last strips serve: NHWC, other kernels, and those too wide for two short vectors. */
-INLINE FN(plane_kernel) FN(plane_kernel_of)(const conv_geometry *g) {
-#define PLANES(K, S) {FN(plane_##K##_##S), FN(plane_pair_##K##_##S)}
-    static const FN(plane_kernel) kernels[][2] = {PLANES(3, 1), PLANES(3, 2), PLANES(5, 1), PLANES(5, 2), PLANES(7, 1)};
-#undef PLANES
-    if (g->nhwc || g->kh != g->kw || g->sh != g->sw || g->dh != 1 || g->dw != 1 || g->kw > VL + 1) return NULL;
-    const int paired = FN(paired)(g);
-    if (g->kh == 3 || g->kh == 5) return g->sh == 1 || g->sh == 2 ? kernels[g->kh - 3 + g->sh - 1][paired] : NULL;
-    return g->kh == 7 && g->sh == 1 ? kernels[4][paired] : NULL;
-}
-
-/* A run of groups of rows of an image's planes. */
+/* A run of bands of an image's planes. */
 static int FN(planes_task)(void *context, long index) {
     const FN(planes_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *t = job->tensors;
-    const FN(plane_kernel) kernel = FN(plane_kernel_of)(g);
-    const long image = index / job->tasks, taps = g->kh * g->kw, blocks = ceil_div(g->ow, VL), each = FN(group_rows)(g), groups = ceil_div(g->oh, each);
-    FN(plane_scratch) s = {.before = g->pl};
-    s.length = s.before + MAX(g->iw, MAX(0, g->ow - VL) * g->sw) + 3 * VL;
-    const size_t column_bytes = (size_t)blocks * sizeof(FN(plane_columns)), row_bytes = (size_t)(s.length) * sizeof(T), pointer_bytes = (size_t)FN(input_rows)(g) * sizeof(T *);
-    scratch memory = {pool_arena(TASK_ARENA, aligned_size(column_bytes) + aligned_size(pointer_bytes) + aligned_size(row_bytes) + (size_t)FN(input_rows)(g) * row_bytes)};
-    if (!memory.next) return OUT_OF_MEMORY;
-    s.columns = take(&memory, column_bytes);
-    s.rows = take(&memory, pointer_bytes);
-    s.zeros = (T *)take(&memory, row_bytes) + s.before;
-    s.copies = take(&memory, 0);
-    for (long i = 0; i < s.length; i++) s.zeros[i - s.before] = 0;
-    T_INT swap[VL];
-    for (long l = 0; l < VL; l++) swap[l] = (T_INT)((l + VL / 2) % VL);
-    __builtin_memcpy(&s.swap, swap, sizeof swap);
-    for (long i = 0; i < blocks; i++) FN(make_columns)(g, i, s.columns + i);
-
-    const T *x = (const T *)t->x + image * t->xs.image, *residual = t->residual ? (const T *)t->residual + image * t->ys.image : NULL;
+    const long image = index / job->tasks, units = g->ic * job->bands, first = part(units, job->tasks, index % job->tasks), last = part(units, job->tasks, index % job->tasks + 1);
+    const long before = g->pl, after = MAX(0, g->ow - VL) * g->sw - g->pl + FN(plane_reach)(g); /* of a row's first pixel: elements read */
+    const long most = ceil_div(g->oh, job->bands), reach = MIN(g->ih, (most - 1) * g->sh + g->kh); /* rows of a band, and those it reads */
+    const size_t copy_bytes = (size_t)(before + reach * g->iw + after) * sizeof(T), made_bytes = (size_t)(most * VL) * sizeof(T);
+    const long blocks = ceil_div(g->ow, VL);
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(copy_bytes) + aligned_size(made_bytes) + (size_t)blocks * sizeof(FN(plane_columns)))};
+    if (!s.next) return OUT_OF_MEMORY;
+    T *copy = (T *)take(&s, copy_bytes) + before, *made = take(&s, made_bytes);
+    FN(plane_columns) *columns = take(&s, 0);
+    for (long i = 0; i < blocks; i++) FN(make_columns)(g, i, columns + i);
+    const int dense = t->ys.row == g->ow && t->ys.channel == g->oh * g->ow && t->ys.pixel == 1;
+    const long end_row = part(g->oh, job->bands, last % job->bands);
     T *y = (T *)t->y + image * t->ys.image;
-    const long plane = g->oh * g->ow, first = part(g->oc * groups, job->tasks, index % job->tasks), last = part(g->oc * groups, job->tasks, index % job->tasks + 1);
-    const int rows_follow = t->ys.row == g->ow, planes_follow = rows_follow && t->ys.channel == plane;
-    for (long i = first; i < last;) {
-        const long c = i / groups, end = MIN(last, (c + 1) * groups);
-        const T *from = x + c * t->xs.channel;
-        FN(plane) p = {from, (const T *)t->weight + c * (taps + 1), residual ? residual + c * t->ys.channel : NULL, y + c * t->ys.channel, y,
-                       t->xs.pixel != 1 || from - (const T *)t->x < s.before || (const T *)t->x_end - from < (g->ih - 1) * t->xs.row + s.length};
-        if (planes_follow) p.free = y + last / groups * plane + MIN(g->oh, last % groups * each) * g->ow;
-        else if (rows_follow) p.free = p.y + MIN(g->oh, (end - c * groups) * each) * g->ow;
-        for (; i < end; i++) kernel(job, &s, &p, (i - c * groups) * each);
+    const T *free = dense ? y + last / job->bands * t->ys.channel + end_row * g->ow : y;
+    for (long i = first; i < last; i++) {
+        const long c = i / job->bands, band = i % job->bands, oy = part(g->oh, job->bands, band), rows = part(g->oh, job->bands, band + 1) - oy;
+        const T *x = (const T *)t->x + image * t->xs.image + c * t->xs.channel;
+        long x_row = t->xs.row;
+        if (t->xs.pixel != 1 || x - (const T *)t->x < before || (const T *)t->x_end - (x + (g->ih - 1) * x_row) < after) { /* vectors would read past the ends of x */
+            const long iy = oy * g->sh - g->pt, top = MIN(g->ih, MAX(0, iy)), bottom = MIN(g->ih, iy + (rows - 1) * g->sh + g->kh);
+            for (long y = top; y < bottom; y++)
+                for (long ix = 0; ix < g->iw; ix++) copy[(y - top) * g->iw + ix] = x[y * x_row + ix * t->xs.pixel];
+            x_row = g->iw;
+            x = copy - top * x_row;
+        }
+        FN(plane_rows)(job, columns, x, x_row, c, oy, rows, t->residual ? (const T *)t->residual + image * t->ys.image + c * t->ys.channel : NULL, y + c * t->ys.channel, free, made);
     }
     return 0;
 }

@@ -21,6 +21,10 @@
 #include "depthwise.h"
 #include "weight_depthwise.h"
 #include "involution.h"
+#include "shifted_rows.h"
+#include "grouped_lanes.h"
+#include "pixel_tiles.h"
+#include "few_channels.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
     .gemm_pack = FN(gemm_pack),
@@ -33,12 +37,14 @@ static const conv_family FN(FAMILY) = {
     .winograd = FN(winograd),
     .depthwise_packed_size = FN(depthwise_packed_size),
     .depthwise_pack = FN(depthwise_pack),
-    .depthwise_by_planes = FN(depthwise_by_planes),
     .depthwise = FN(depthwise),
     .involution = FN(involution),
     .weight_gemm = FN(weight_gemm),
     .weight_depthwise = FN(weight_depthwise),
     .im2col = FN(im2col),
+    .few_channels_packed_size = FN(few_channels_packed_size),
+    .few_channels_pack = FN(few_channels_pack),
+    .few_channels = FN(few_channels),
 };
 #undef NV_MAX
 #undef VEC

@@ -4,13 +4,14 @@ typedef struct {
     const T *a, *b, *z;              /* z: what is added to A B (a residual, or C itself), or NULL */
     T *c;
     const T *bias_n, *bias_m;        /* along columns, along rows; at most one, or both NULL */
+    const long *aoff, *coff, *zoff;  /* of rows */
     const segment *segments;
-    long count, ldb, step;           /* between rows of B; between columns of A */
+    long count, ldb, step;           /* segments; between rows of B; between columns of A */
     int clip;
     T low, high;
 } FN(tile);
 
-typedef void (*FN(ukernel))(const FN(tile) *, const long *aoff, const long *coff, const long *zoff, long valid);
+typedef void (*FN(ukernel))(const FN(tile) *);
 
 #define UVEC VEC
 #define UVL VL
@@ -63,7 +64,12 @@ static const FN(ukernel) FN(gemm_ukernels)[NV_MAX + 1][8] = {
 #undef ROW6
 #undef ROW8
 };
+/* Rows of the tallest tiles. AVX-512 could keep more, but stores of more than some 20 accumulators at once hold up the next tile. */
+#if VB == 64
+static const int FN(gemm_mr)[5] = {8, 8, 7, 5, 5};
+#else
 static const int FN(gemm_mr)[5] = {8, 8, NV_MAX == 2 ? 6 : 8, 8, 6};
+#endif
 
 typedef struct {
     int nv;
@@ -95,17 +101,65 @@ INLINE long FN(padded)(long n) {
 
 static long FN(gemm_packed_size)(long k, long n) { return k * FN(padded)(n); }
 
-/* All tiles of `rows` rows on one panel, in heights as even as can be. */
-INLINE void FN(gemm_rows)(FN(tile) *t, const FN(panel) *p, long rows, const long *aoff, const long *coff, const long *zoff) {
-    const T *bias_m = t->bias_m;
-    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
-    for (long i = 0, row = 0; i < tiles; i++) {
-        const long height = low + (i < higher);
-        if (bias_m) t->bias_m = bias_m + row;
-        FN(gemm_ukernels)[p->nv][height - 1](t, aoff + row, coff + row, zoff + row, p->valid);
-        row += height;
+/* A tile whose last columns do not exist: computed apart and copied. */
+IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long height) {
+    T c[8 * 4 * VL] __attribute__((aligned(64)));
+    long offsets[8];
+    FN(tile) whole = *t;
+    for (long i = 0; i < height; i++) {
+        offsets[i] = i * p->nr;
+        if (!t->z) continue;
+        FN(copy)(c + offsets[i], t->z + t->zoff[i], p->valid);
+        FN(zero)(c + offsets[i] + p->valid, p->nr - p->valid);
     }
-    t->bias_m = bias_m;
+    whole.c = c;
+    whole.coff = whole.zoff = offsets;
+    if (t->z) whole.z = c;
+    FN(gemm_ukernels)[p->nv][height - 1](&whole);
+    for (long i = 0; i < height; i++) FN(copy)(t->c + t->coff[i], c + offsets[i], p->valid);
+}
+
+/* All tiles of `rows` rows on one panel, in heights as even as can be. After a tile of h rows, A, C and z are h times their steps further on,
+   or, where those are 0, the offsets of rows are. */
+INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
+    const long mr = FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
+    for (long i = 0; i < tiles; i++) {
+        const long height = low + (i < higher);
+        if (p->valid == p->nr) FN(gemm_ukernels)[p->nv][height - 1](&t);
+        else FN(gemm_edge)(&t, p, height);
+        if (t.bias_m) t.bias_m += height;
+        if (c_step) {
+            t.a += height * a_step;
+            t.c += height * c_step;
+            if (t.z) t.z += height * c_step;
+        } else {
+            t.aoff += height;
+            t.coff += height;
+            t.zoff += height;
+        }
+    }
+}
+
+/* Rows at any offsets. */
+IN_MEMORY static void FN(gemm_rows)(const FN(tile) *tile, const FN(panel) *p, long rows, const long *aoff, const long *coff, const long *zoff) {
+    FN(tile) t = *tile;
+    t.aoff = aoff;
+    t.coff = coff;
+    t.zoff = zoff;
+    FN(gemm_tiles)(t, p, rows, 0, 0);
+}
+
+/* Rows as far from each other, a_step in A, c_step in C and z. */
+IN_MEMORY static void FN(gemm_even_rows)(const FN(tile) *tile, const FN(panel) *p, long rows, long a_step, long c_step) {
+    long aoff[8], coff[8];
+    for (long i = 0; i < 8; i++) {
+        aoff[i] = i * a_step;
+        coff[i] = i * c_step;
+    }
+    FN(tile) t = *tile;
+    t.aoff = aoff;
+    t.coff = t.zoff = coff;
+    FN(gemm_tiles)(t, p, rows, a_step, c_step);
 }
 
 INLINE void FN(set_clip)(FN(tile) *t, const conv_activation act) {

@@ -12,52 +12,83 @@ INLINE int FN(channel_rows)(const conv_geometry *g) {
     return !g->nhwc && ((g->kh * g->kw == 1 && 16 * FN(padded)(pixels) <= 17 * pixels) || g->oc / g->groups <= VL / 2);
 }
 
-/* VL output channels of an OIHW weight, of which `channels` exist, to rows [kh kw icg] of a panel of nr columns, by transposing. */
-static void FN(pack_channels)(const conv_geometry *g, const T *w, long channels, const T *end, T *to, long nr) {
-    const long taps = g->kh * g->kw, icg = g->ic / g->groups, k = taps * icg, width = MIN(VL, nr);
+INLINE const T *FN(tap_of)(const conv_geometry *g, const conv_weight *w, long tap) { return (const T *)w->first + tap / g->kw * w->row + tap % g->kw * w->column; }
+
+/* `length` numbers that lie side by side in each of `channels` <= VL output channels, to rows of a panel of nr columns, by transposing. The rows
+   are `step` apart, and every `inner` of them begin one row after the last that did. */
+static void FN(pack_run)(const T *from, long output, long channels, long length, const T *end, long inner, long step, T *to, long nr) {
+    const long width = MIN(VL, nr);
     T block[VL * VL] __attribute__((aligned(64)));
-    for (long i = 0, c = 0, t = 0; i < k; i += VL) {
-        FN(planes_to_pixels)(w + i, k, channels, MIN(VL, k - i), end, block, VL);
-        for (long l = 0; l < MIN(VL, k - i); l++) {
-            FN(copy)(to + (t * icg + c) * nr, block + l * VL, width);
-            if (++t == taps) t = 0, c++;
+    for (long i = 0, done = 0; i < length; i += VL) {
+        const long n = MIN(VL, length - i);
+        FN(planes_to_pixels)(from + i, output, channels, n, end, block, VL);
+        for (long l = 0; l < n; l++, to += step * nr) {
+            if (done++ == inner) {
+                done = 1;
+                to += (1 - inner * step) * nr;
+            }
+            FN(copy)(to, block + l * VL, width);
         }
     }
 }
 
-/* Weight (HWIO, or OIHW of NCHW) to panels [group][panel][kh kw icg][nr], or for channel rows to [oc][kh kw icg]. */
-static void FN(gemm_pack)(const conv_geometry *g, const void *weight, void *packed) {
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw;
-    const T *w = weight;
+/* `valid` output channels of a weight from o on to rows [kh kw icg] of a panel. Side by side lie the output channels (HWIO), numbers of one
+   (OIHW), its taps, turned round perhaps, or its channels (the weight of the input's gradient, of OIHW and of HWIO). */
+static void FN(pack_panel)(const conv_geometry *g, const conv_weight *w, long o, long valid, T *to, long nr) {
+    const long taps = g->kh * g->kw, icg = g->ic / g->groups, step = w->column;
+    const int by_taps = taps > 1 && (step == 1 || step == -1) && (g->kh == 1 || w->row == g->kw * step), whole = by_taps && step == 1 && w->channel == taps;
+    const long runs = w->output == 1 ? 0 : whole ? 1 : by_taps ? icg : w->channel == 1 ? taps : 0, tap = step < 0 ? taps - 1 : 0;
+    for (long run = 0; run < runs; run++)
+        for (long j = 0; j < valid; j += VL) {
+            const T *from = FN(tap_of)(g, w, by_taps ? tap : run) + (o + j) * w->output;
+            const long channels = MIN(VL, valid - j);
+            if (whole) FN(pack_run)(from, w->output, channels, taps * icg, w->end, taps, icg, to + j, nr);
+            else if (by_taps) FN(pack_run)(from + run * w->channel, w->output, channels, taps, w->end, taps, step * icg, to + (tap * icg + run) * nr + j, nr);
+            else FN(pack_run)(from, w->output, channels, icg, w->end, icg, 1, to + run * icg * nr + j, nr);
+        }
+    if (runs) return;
+    /* Rows in the order of memory. */
+    const int taps_inside = w->output != 1;
+    for (long i = 0; i < (taps_inside ? icg : taps); i++)
+        for (long l = 0; l < (taps_inside ? taps : icg); l++) {
+            const long t = taps_inside ? l : i, c = taps_inside ? i : l;
+            const T *from = FN(tap_of)(g, w, t) + c * w->channel + o * w->output;
+            T *row = to + (t * icg + c) * nr;
+            if (w->output == 1) FN(copy)(row, from, valid);
+            else
+                for (long j = 0; j < valid; j++) row[j] = from[j * w->output];
+            FN(zero)(row + valid, nr - valid);
+        }
+}
+
+/* Weight to panels [group][panel][kh kw icg][nr], or for channel rows to [oc][kh kw icg]. */
+static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *packed) {
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg;
     T *to = packed;
     if (FN(channel_rows)(g)) {
-        if (taps == 1) memcpy(to, w, (size_t)(g->oc * icg) * sizeof(T));
+        if (taps == 1 && w->output == 1 && w->channel != 1) FN(image_to_pixels)(w->first, w->channel, icg, g->oc, w->end, to);
         else
             for (long o = 0; o < g->oc; o++)
-                for (long t = 0; t < taps; t++)
-                    for (long c = 0; c < icg; c++) *to++ = w[(o * icg + c) * taps + t];
+                for (long t = 0; t < taps; t++, to += icg) {
+                    const T *from = FN(tap_of)(g, w, t) + o * w->output;
+                    if (w->channel == 1) FN(copy)(to, from, icg);
+                    else
+                        for (long c = 0; c < icg; c++) to[c] = from[c * w->channel];
+                }
         return;
     }
-    const long k = taps * icg;
     for (long group = 0; group < g->groups; group++)
         for (long i = 0; i < FN(panel_count)(ocg); i++) {
             const FN(panel) p = FN(panel_at)(ocg, i);
-            const long o = group * ocg + p.column;
-            if (g->nhwc)
-                for (long row = 0; row < k; row++) {
-                    FN(copy)(to + row * p.nr, w + row * g->oc + o, p.valid);
-                    FN(zero)(to + row * p.nr + p.valid, p.nr - p.valid);
-                }
-            else
-                for (long j = 0; j < p.nr; j += VL) FN(pack_channels)(g, w + (o + j) * k, MIN(VL, p.valid - j), w + g->oc * k, to + j, p.nr);
+            FN(pack_panel)(g, w, group * ocg + p.column, p.valid, to, p.nr);
             to += k * p.nr;
         }
 }
 
-/* Elements of the packed weight, and columns to which each group's bias is padded (0: not at all). */
+/* Elements of the packed weight (transposing writes whole vectors), and columns to which each group's bias is padded (0: not at all). */
 static long FN(gemm_weight_size)(const conv_geometry *g) {
     const long k = g->kh * g->kw * (g->ic / g->groups);
-    return FN(channel_rows)(g) ? g->oc * k : g->groups * k * FN(padded)(g->oc / g->groups);
+    return FN(channel_rows)(g) ? g->oc * k + VL : g->groups * k * FN(padded)(g->oc / g->groups);
 }
 static long FN(gemm_bias_columns)(const conv_geometry *g) { return FN(channel_rows)(g) ? 0 : FN(padded)(g->oc / g->groups); }
 
@@ -111,56 +142,66 @@ INLINE size_t FN(pixel_rows_scratch)(const conv_geometry *g, long rows) {
     return 2 * aligned_size((size_t)rows * sizeof(long)) + 2 * aligned_size((size_t)(g->kh * g->kw + 1) * sizeof(segment));
 }
 
+/* Offsets of a block's pixels from its first, which is in column x0. */
+INLINE void FN(pixel_offsets)(const tap_rect *r, long x0, long pixels, long row, long pixel, long *to) {
+    for (long i = 0, y = 0, x = x0; i < pixels; y++, x = r->ox0)
+        for (const long end = MIN(pixels, i + r->ox1 - x); i < end; i++, x++) to[i] = y * row + (x - x0) * pixel;
+}
+
+/* The taps of a rectangle as segments, those that are contiguous as one; returns their number. */
+INLINE long FN(tap_segments_of)(const conv_geometry *g, const tap_rect *r, const FN(gemm_view) *view, segment *list) {
+    const long icg = g->ic / g->groups, channels = view->c1 - view->c0;
+    long count = 0;
+    for (long ky = r->ky0; ky < r->ky1; ky++)
+        for (long kx = r->kx0; kx < r->kx1; kx++) {
+            const long a = ky * g->dh * view->x_row + kx * g->dw * view->x_pixel, b = (ky * g->kw + kx) * icg + view->c0;
+            segment *last = list + count - 1;
+            if (count && last->a + last->length == a && last->b + last->length == b) last->length += channels;
+            else list[count++] = (segment){a, b, channels};
+        }
+    return count;
+}
+
 /* One block of pixels against panels [first, last). bias_n: of the group, or NULL. */
 static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, const FN(gemm_view) *view, long group, long first, long last, const T *bias,
                            conv_activation act, scratch s) {
     const conv_geometry *g = job->g;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, channels = view->c1 - view->c0;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw;
     const tap_rect *r = &block->rect;
-    const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0;
+    const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0, y0 = r->oy0 + block->p0 / width, x0 = r->ox0 + block->p0 % width;
+    const long x_row = g->sh * view->x_row, x_pixel = g->sw * view->x_pixel;
+    /* where a row of pixels begins as far from the end of the one before as pixels are from each other */
+    const int even = x0 + rows <= r->ox1 || (x_row == width * x_pixel && (view->y_pixel ? view->y_row == width * view->y_pixel : g->ow == width));
     long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
     segment *all = take(&s, (size_t)(taps + 1) * sizeof(segment)), *piece = take(&s, (size_t)(taps + 1) * sizeof(segment));
 
-    for (long i = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; i < rows; y++, x = r->ox0) {
-        long a = (y * g->sh - g->pt) * view->x_row + (x * g->sw - g->pl) * view->x_pixel;
-        for (const long end = MIN(rows, i + r->ox1 - x); i < end; i++, a += g->sw * view->x_pixel) aoff[i] = a;
-    }
-    long count = 0, total = 0;
-    for (long ky = r->ky0; ky < r->ky1; ky++)
-        for (long kx = r->kx0; kx < r->kx1; kx++, total += channels) {
-            const long a = ky * g->dh * view->x_row + kx * g->dw * view->x_pixel, b = (ky * g->kw + kx) * icg + view->c0;
-            if (count && all[count - 1].a + all[count - 1].length == a && all[count - 1].b + all[count - 1].length == b) all[count - 1].length += channels;
-            else all[count++] = (segment){a, b, channels};
-        }
-
+    if (!even) FN(pixel_offsets)(r, x0, rows, x_row, x_pixel, aoff);
+    const long count = FN(tap_segments_of)(g, r, view, all), total = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (view->c1 - view->c0);
     const long passes = MAX(1, ceil_div(total, job->blocking->kc));
-    FN(tile) t = {.a = view->x, .segments = piece, .step = 1};
-    long pixel = 0;
-    for (long i = first; i < last; i++) {
+    FN(tile) t = {.a = view->x + y0 * x_row - g->pt * view->x_row + x0 * x_pixel - g->pl * view->x_pixel, .segments = piece, .step = 1};
+    for (long i = first, spread = 0; i < last; i++) {
         const FN(panel) p = FN(panel_at)(ocg, i);
         const segment *cursor = all;
         long done = 0;
-        if (pixel != (view->y_pixel ? view->y_pixel : p.nr)) {
-            pixel = view->y_pixel ? view->y_pixel : p.nr;
-            const long y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
-            for (long j = 0, y = r->oy0 + block->p0 / width, x = r->ox0 + block->p0 % width; j < rows; y++, x = r->ox0)
-                for (const long end = MIN(rows, j + r->ox1 - x); j < end; j++, x++) coff[j] = y * y_row + x * pixel;
-        }
+        const long y_pixel = view->y_pixel ? view->y_pixel : p.nr, y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
+        if (!even && spread != y_pixel) FN(pixel_offsets)(r, x0, rows, y_row, spread = y_pixel, coff);
+        const long at = y0 * y_row + x0 * y_pixel + p.column * view->y_column;
         t.b = (const T *)job->tensors->weight + taps * icg * (group * FN(padded)(ocg) + p.column);
         t.ldb = p.nr;
-        t.c = view->y + p.column * view->y_column;
-        t.z = view->z ? view->z + p.column * view->y_column : NULL;
+        t.c = view->y + at;
+        t.z = view->z ? view->z + at : NULL;
         t.bias_n = bias ? bias + p.column : NULL;
         t.clip = 0;
         for (long pass = 0; pass < passes; pass++) {
             t.count = FN(cut)(&cursor, &done, all + count, part(total, passes, pass + 1) - part(total, passes, pass), piece);
             if (pass == passes - 1) FN(set_clip)(&t, act);
-            FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
+            if (even) FN(gemm_even_rows)(&t, &p, rows, x_pixel, y_pixel);
+            else FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
             t.z = t.c;
             t.bias_n = NULL;
         }
         if (act.kind > ACT_CLIP)
-            for (long row = 0; row < rows; row++) FN(activate)(act, t.c + coff[row], p.valid);
+            for (long row = 0; row < rows; row++) FN(activate)(act, t.c + (even ? row * y_pixel : coff[row]), p.valid);
     }
 }
 
@@ -249,7 +290,6 @@ INLINE void FN(gapped_rows)(const conv_geometry *g, const conv_strides *s, T *re
 /* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
    consecutive in memory, C is a copy. */
 static int FN(channel_task)(void *context, long index) {
-    enum { GROUP = 24 };
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
@@ -275,11 +315,6 @@ static int FN(channel_task)(void *context, long index) {
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     const long passes = ceil_div(k, kc);
-    long aoff[GROUP], coff[GROUP];
-    for (long i = 0; i < GROUP; i++) {
-        aoff[i] = i * k;
-        coff[i] = i * c_row;
-    }
     for (long pass = 0; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
@@ -299,16 +334,13 @@ static int FN(channel_task)(void *context, long index) {
             FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
                           .ldb = in_place ? in->xs.channel : p.nr};
             if (pass == passes - 1) FN(set_clip)(&t, job->act);
-            for (long o = 0; o < rows; o += GROUP) {
-                const long height = MIN(GROUP, rows - o);
-                t.a = (const T *)in->weight + (o0 + o) * k;
-                t.bias_m = pass ? NULL : (const T *)in->bias + o0 + o;
-                t.c = y + o * c_row + p.column;
-                t.z = pass ? t.c : z ? z + o * c_row + p.column : NULL;
-                FN(gemm_rows)(&t, &p, height, aoff, coff, coff);
-                if (pass == passes - 1 && job->act.kind > ACT_CLIP)
-                    for (long i = 0; i < height; i++) FN(activate)(job->act, t.c + coff[i], p.valid);
-            }
+            t.a = (const T *)in->weight + o0 * k;
+            t.bias_m = pass ? NULL : (const T *)in->bias + o0;
+            t.c = y + p.column;
+            t.z = pass ? t.c : z ? z + p.column : NULL;
+            FN(gemm_even_rows)(&t, &p, rows, k, c_row);
+            if (pass == passes - 1 && job->act.kind > ACT_CLIP)
+                for (long i = 0; i < rows; i++) FN(activate)(job->act, t.c + i * c_row, p.valid);
         }
     }
     if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);

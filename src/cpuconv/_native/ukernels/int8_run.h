@@ -14,7 +14,11 @@ static void int8_gemm_pack(const int8_geometry *q, const int32_t *lanes, int32_t
                 for (long l = 0; l < g.ic; l++) *packed++ = lanes[l * g.oc + o];
         return;
     }
-    for (long i = 0; i < q->g.groups * q->kd; i++) i32_gemm_pack(&g, lanes + i * g.kh * g.kw * g.ic * g.oc, packed + i * i32_gemm_weight_size(&g));
+    const long size = g.kh * g.kw * g.ic * g.oc;
+    for (long i = 0; i < q->g.groups * q->kd; i++, lanes += size) {
+        const conv_weight weight = {lanes, lanes + size, 1, g.oc, g.kw * g.ic * g.oc, g.ic * g.oc};
+        i32_gemm_pack(&g, &weight, packed + i * i32_gemm_weight_size(&g));
+    }
 }
 
 static int int8_gemm(const int8_geometry *q, const int8_tensors *t, long rows, int threads) {

@@ -27,9 +27,10 @@
 #define ROUNDS ROUND(1, LANES16) ROUND(2, LANES16) ROUND(4, LANES16) ROUND(8, LANES16)
 #endif
 
-/* Elements 0, 2, 4, ... of a and b side by side, and elements 1, 3, 5, ... */
+/* Elements 0, 2, 4, ... of a and b side by side, and elements 1, 3, 5, ...; and those of a but its first, then the last of b. */
 #define EVEN(s, l) (2 * (l))
 #define ODD(s, l) (2 * (l) + 1)
+#define NEXT(s, l) ((l) + 1 < VB / (int)sizeof(T) ? (l) + 1 : 2 * VB / (int)sizeof(T) - 1)
 #if VL_IS(2)
 #define LANES(f) LANES2(f, 0, 0)
 #elif VL_IS(4)
@@ -41,18 +42,20 @@
 #endif
 INLINE VEC FN(evens)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(EVEN)); }
 INLINE VEC FN(odds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(ODD)); }
+INLINE VEC FN(shifted)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(NEXT)); }
 #undef LANES
 #undef EVEN
 #undef ODD
+#undef NEXT
 
-/* Elements of a and b side by side, by number. */
-INLINE VEC FN(choose)(VEC a, VEC b, FN(mask) lanes) {
+/* Elements of a by number. */
+INLINE VEC FN(permute)(VEC a, FN(mask) lanes) {
 #ifdef __clang__
     VEC v;
-    for (int l = 0; l < VB / (int)sizeof(T); l++) v[l] = lanes[l] < VL ? a[lanes[l]] : b[lanes[l] - VL];
+    for (int l = 0; l < VB / (int)sizeof(T); l++) v[l] = a[lanes[l]];
     return v;
 #else
-    return __builtin_shuffle(a, b, lanes);
+    return __builtin_shuffle(a, lanes);
 #endif
 }
 

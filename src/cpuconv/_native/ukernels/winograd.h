@@ -139,18 +139,36 @@ static void FN(input_stage)(const FN(winograd_job) *job, long group, const FN(ti
     }
 }
 
-/* Micro-kernels that the products of one panel of a block take. */
+/* Micro-kernels that the products of one panel of a block take, at least. */
 INLINE long FN(panel_products)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p) {
     return FN(matrices)(job) * ceil_div(b->tiles, FN(gemm_mr)[p->nv]);
 }
 
+/* A GEMM of `rows` tiles, of which there is one matrix of V, U and M, with prefetching between micro-kernels. */
+static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long channels, FN(ahead) *in, FN(ahead) *out) {
+    long aoff[8], coff[8];
+    for (long i = 0; i < 8; i++) {
+        aoff[i] = i * channels;
+        coff[i] = i * p->nr;
+    }
+    t.aoff = aoff;
+    t.coff = t.zoff = coff;
+    /* heights as even as can be */
+    const long count = ceil_div(rows, FN(gemm_mr)[p->nv]), low = rows / count, higher = rows % count;
+    for (long i = 0; i < count; i++) {
+        const long height = low + (i < higher);
+        FN(prefetch)(in);
+        FN(prefetch)(out);
+        FN(gemm_ukernels)[p->nv][height - 1](&t);
+        t.a += height * channels;
+        t.c += height * p->nr;
+        if (t.z) t.z += height * p->nr;
+    }
+}
+
 /* M of one panel: a GEMM for each point of the weight and each coordinate of the tiles that it serves. */
-static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p, const T *u, const T *v, const long *offsets, T *m, FN(ahead) *in,
-                               FN(ahead) *out) {
+static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p, const T *u, const T *v, T *m, FN(ahead) *in, FN(ahead) *out) {
     const long icg = job->g->ic / job->g->groups, nh = job->tile->nh, nw = job->tile->nw, passes = ceil_div(icg, job->blocking->kc);
-    const long *vo = offsets, *mo = offsets + job->most * (1 + p->nv);
-    /* rows of a micro-kernel, as even as can be */
-    const long count = ceil_div(b->tiles, FN(gemm_mr)[p->nv]), low = b->tiles / count, higher = b->tiles % count;
     for (long uy = 0; uy < job->uh; uy++)
         for (long ux = 0; ux < job->uw; ux++, u += icg * p->nr)
             for (long y = uy; y < (uy < job->uh - 1 ? uy + 1 : nh); y++)
@@ -160,19 +178,14 @@ static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block)
                         const long k0 = part(icg, passes, pass);
                         const segment piece = {k0, k0, part(icg, passes, pass + 1) - k0};
                         tile.segments = &piece;
-                        for (long i = 0, row = 0; i < count; i++) {
-                            const long height = low + (i < higher);
-                            if (!pass) FN(prefetch)(in), FN(prefetch)(out);
-                            FN(gemm_ukernels)[p->nv][height - 1](&tile, vo + row, mo + row, mo + row, p->nr);
-                            row += height;
-                        }
+                        FN(multiply_matrix)(tile, p, b->tiles, job->channels, in, out);
                         tile.z = tile.c;
                     }
                 }
 }
 
 /* GEMMs and inverse transform of one panel of output channels of a block; `in`: what to prefetch besides. */
-static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(tile_block) *b, long index, const T *v, const long *offsets, T *strip, T *m, FN(ahead) *in) {
+static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(tile_block) *b, long index, const T *v, T *strip, T *m, FN(ahead) *in) {
     const conv_geometry *g = job->g;
     const conv_strides *ys = &job->ys;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
@@ -184,7 +197,7 @@ static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(t
         const T *y = (const T *)job->tensors->y + grid.y + (group * ocg + p.column) * ys->channel + oy * ys->row + ox * ys->pixel;
         out = FN(ahead_of)(y, ys, MIN(grid.oh, b->rect.ty1 * b->rect.mh) - oy, MIN(grid.ow, b->rect.tx1 * b->rect.mw) - ox, p.valid, FN(panel_products)(job, b, &p));
     }
-    FN(multiply_stage)(job, b, &p, (const T *)job->tensors->weight + job->uh * job->uw * icg * (group * FN(padded)(ocg) + p.column), v, offsets, m, in, &out);
+    FN(multiply_stage)(job, b, &p, (const T *)job->tensors->weight + job->uh * job->uw * icg * (group * FN(padded)(ocg) + p.column), v, m, in, &out);
     const T *residual = job->tensors->residual;
     const FN(tile_order) order = {&job->points, job->m_stride, p.nr};
     for (long i = b->g0; i < b->g1; i++, m += b->tiles / (b->g1 - b->g0) * p.nr) {
@@ -213,27 +226,20 @@ static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(t
 
 typedef struct {
     T *v, *m, *strip;
-    long *offsets;
 } FN(winograd_scratch);
 
 /* Bytes of scratch; with `s`, a thread's, from its arena (zero if memory is short). V only where the block is not shared. */
 static size_t FN(winograd_arena)(const FN(winograd_job) *job, int with_v, FN(winograd_scratch) *s) {
     const size_t matrices = (size_t)FN(matrices)(job);
     const size_t v = with_v ? matrices * (size_t)job->v_stride * sizeof(T) : 0, m = (matrices * (size_t)job->m_stride + VL) * sizeof(T);
-    const size_t strip = (size_t)FN(strip_size)(job) * sizeof(T), offsets = (size_t)job->most * (NV_MAX + 2) * sizeof(long);
-    const size_t bytes = aligned_size(v) + aligned_size(m) + aligned_size(strip) + aligned_size(offsets);
+    const size_t strip = (size_t)FN(strip_size)(job) * sizeof(T);
+    const size_t bytes = aligned_size(v) + aligned_size(m) + aligned_size(strip);
     if (!s) return bytes;
     scratch memory = {pool_arena(TASK_ARENA, bytes)};
     if (!memory.next) return 0;
     s->v = take(&memory, v);
     s->m = take(&memory, m);
     s->strip = take(&memory, strip);
-    s->offsets = take(&memory, offsets);
-    /* rows of V, then rows of M for each width of panel */
-    for (long i = 0; i < job->most; i++) {
-        s->offsets[i] = i * job->channels;
-        for (long nv = 0; nv <= NV_MAX; nv++) s->offsets[job->most * (1 + nv) + i] = i * (nv ? nv * VL : VL / 2);
-    }
     return bytes;
 }
 
@@ -256,7 +262,7 @@ static int FN(winograd_task)(void *context, long index) {
     const FN(tile_block) b = FN(block_at)(job, index % blocks);
     FN(input_stage)(job, group, &b, 0, job->channels / VL, s.strip, s.v);
     FN(ahead) in = FN(next_input)(job, &b, index + job->threads);
-    for (long i = 0; i < panels; i++) FN(output_stage)(job, group, &b, i, s.v, s.offsets, s.strip, s.m, &in);
+    for (long i = 0; i < panels; i++) FN(output_stage)(job, group, &b, i, s.v, s.strip, s.m, &in);
     return 0;
 }
 
@@ -274,7 +280,7 @@ static int FN(winograd_shared_output)(void *context, long index) {
     FN(winograd_scratch) s;
     if (!FN(winograd_arena)(job, 0, &s)) return OUT_OF_MEMORY;
     const FN(tile_block) b = FN(block_at)(job, job->block);
-    FN(output_stage)(job, job->group, &b, index, job->shared, s.offsets, s.strip, s.m, &(FN(ahead)){0});
+    FN(output_stage)(job, job->group, &b, index, job->shared, s.strip, s.m, &(FN(ahead)){0});
     return 0;
 }
 

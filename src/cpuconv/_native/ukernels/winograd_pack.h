@@ -8,17 +8,16 @@ static long FN(winograd_packed_size)(const conv_geometry *g, const conv_blocking
 }
 
 /* U = G_h w G_w^T in double, rounded once. */
-static void FN(winograd_pack)(const conv_geometry *g, const conv_blocking *b, const double *gh, const double *gw, const void *weight, void *packed) {
+static void FN(winograd_pack)(const conv_geometry *g, const conv_blocking *b, const double *gh, const double *gw, const conv_weight *weight, void *packed) {
     enum { LANES = 8 };
     const long kh = g->kh, kw = g->kw, uh = FN(weight_points)(kh, b->mh, g->sh), uw = FN(weight_points)(kw, b->mw, g->sw), icg = g->ic / g->groups, ocg = g->oc / g->groups;
-    const long tap = g->nhwc ? icg * g->oc : 1, channel = g->nhwc ? g->oc : kh * kw, output = g->nhwc ? 1 : icg * kh * kw;
     T *to = packed;
     for (long group = 0; group < g->groups; group++)
         for (long i = 0; i < FN(panel_count)(ocg); i++) {
             const FN(panel) p = FN(panel_at)(ocg, i);
             for (long c = 0; c < icg; c++)
                 for (long j = 0; j < p.nr; j += LANES) {
-                    const T *w = (const T *)weight + c * channel + (group * ocg + p.column + j) * output;
+                    const T *w = (const T *)weight->first + c * weight->channel + (group * ocg + p.column + j) * weight->output;
                     const long lanes = MIN(LANES, p.nr - j);
                     double columns[8][8][LANES], in[LANES];
                     for (long l = 0; l < LANES; l++) in[l] = 0;
@@ -27,7 +26,7 @@ static void FN(winograd_pack)(const conv_geometry *g, const conv_blocking *b, co
                             for (long l = 0; l < LANES; l++) columns[y][v][l] = 0;
                     for (long u = 0; u < kh; u++)
                         for (long v = 0; v < kw; v++) {
-                            for (long l = 0; l < MIN(LANES, p.valid - j); l++) in[l] = w[(u * kw + v) * tap + l * output];
+                            for (long l = 0; l < MIN(LANES, p.valid - j); l++) in[l] = w[u * weight->row + v * weight->column + l * weight->output];
                             for (long y = 0; y < uh; y++)
                                 for (long l = 0; l < LANES; l++) columns[y][v][l] += gh[y * kh + u] * in[l];
                         }

@@ -1,0 +1,225 @@
+/* Few input channels (of a group), NCHW. Vectors hold output pixels, the rows of a tile are output channels. A band of the input is copied
+   once, padded, and with the rows and columns of each residue of the stride (a phase) apart. A tap then lies at one distance from all output
+   pixels, so vectors of it are loaded as they lie there. Pixels of several narrow rows form one run, in which only the columns of padding
+   between rows are wasted; the results go to their places from a copy. Wide rows are written in place. */
+enum { FN(SHIFTED_HEIGHT) = NV_MAX == 4 ? 8 : 6, FN(SHIFTED_WIDTH) = NV_MAX == 4 ? 3 : 2, FN(SHIFTED_RUN) = 24 };
+
+typedef struct {
+    const conv_geometry *g;
+    const conv_tensors *tensors;
+    conv_activation act;
+    long bands;
+} FN(shifted_job);
+
+/* Of the copy: rows of a phase; elements between its rows and between its phases; rows and columns of phases. Channels follow each other. */
+typedef struct {
+    long rows, pitch, phase, down, across;
+} FN(shifted_copy);
+
+/* Zeros that begin every row of the copy; they serve the row above as padding at its end. */
+INLINE long FN(shifted_lead)(const conv_geometry *g) { return MAX(0, g->pl) / g->sw; }
+
+/* Of a band of `rows` output rows. */
+INLINE FN(shifted_copy) FN(shifted_copy_of)(const conv_geometry *g, long rows) {
+    const long needed = g->ow + (g->kw - 1) * g->dw / g->sw, data = (g->iw - 1 + g->pl) / g->sw + 1;
+    const long pitch = MAX(g->ow, MAX(needed - FN(shifted_lead)(g), MIN(data, needed)));
+    const long all = rows + (g->kh - 1) * g->dh / g->sh, gap = FN(shifted_lead)(g) + VL; /* the gap is zero, too, and lets vectors end late */
+    return (FN(shifted_copy)){all, pitch, all * pitch + gap, MIN(g->sh, (g->kh - 1) * g->dh + 1), MIN(g->sw, (g->kw - 1) * g->dw + 1)};
+}
+
+/* VL elements, a step apart, of which `step` VL may be read. */
+INLINE VEC FN(shifted_load)(const T *from, const int step) {
+    if (step == 1) return LOAD(from);
+    if (step == 2) return FN(evens)(LOAD(from), LOAD(from + VL));
+    return FN(evens)(FN(evens)(LOAD(from), LOAD(from + VL)), FN(evens)(LOAD(from + 2 * VL), LOAD(from + 3 * VL)));
+}
+
+/* Vectors of zeros and of n elements, a step apart, that stay below `end`. What they write too much is written again later. */
+INLINE void FN(shifted_zeros)(T *to, long n) {
+    for (long t = 0; t < n; t += VL) STORE(to + t, (VEC){0});
+}
+INLINE void FN(shifted_every)(const T *from, const int step, long n, const T *end, T *to) {
+    long t = 0;
+    for (; t < n && end - (from + t * step) >= step * VL; t += VL) STORE(to + t, FN(shifted_load)(from + t * step, step));
+    for (; t < n; t++) to[t] = from[t * step];
+}
+
+/* Of the rows of one phase: columns [first, last) come from the image, from element `from` of its row on; the others are zero. */
+typedef struct {
+    long first, last, from;
+} FN(shifted_span);
+
+INLINE void FN(shifted_spans)(const conv_geometry *g, const FN(shifted_copy) *s, FN(shifted_span) *spans) {
+    for (long b = 0; b < s->across; b++) {
+        const long first = MIN(s->pitch, ceil_div(MAX(0, g->pl - b), g->sw)), last = MIN(s->pitch, (g->iw - 1 + g->pl - b + g->sw) / g->sw);
+        spans[b] = (FN(shifted_span)){first, MAX(first, last), first * g->sw + b - g->pl};
+    }
+}
+
+/* A row of the image, `step` elements between pixels, to the row of its phases. */
+INLINE void FN(shifted_split)(const conv_geometry *g, const FN(shifted_copy) *s, const FN(shifted_span) *spans, const T *row, long step, const T *end, T *to) {
+    const long apart = g->sw * step;
+    for (const FN(shifted_span) *p = spans; p < spans + s->across; p++, to += s->phase) {
+        const long n = p->last - p->first;
+        const T *from = row + p->from * step;
+        FN(shifted_zeros)(to, p->first);
+        if (apart == 1) FN(shifted_every)(from, 1, n, end, to + p->first);
+        else if (apart == 2) FN(shifted_every)(from, 2, n, end, to + p->first);
+        else if (apart == 4) FN(shifted_every)(from, 4, n, end, to + p->first);
+        else for (long t = 0; t < n; t++) to[p->first + t] = from[t * apart];
+        FN(shifted_zeros)(to + p->last, s->pitch - p->last);
+    }
+}
+
+/* The band's rows of one channel, from output row oy on, as they lie in memory. */
+static void FN(shifted_fill)(const conv_geometry *g, const FN(shifted_copy) *s, const FN(shifted_span) *spans, const T *plane, const conv_tensors *in, long oy, T *to) {
+    for (long t = 0, iy = oy * g->sh - g->pt; t < s->rows; t++, iy += g->sh)
+        for (long a = 0; a < s->down; a++) {
+            T *row = to + a * s->across * s->phase + t * s->pitch;
+            if (iy + a >= 0 && iy + a < g->ih) FN(shifted_split)(g, s, spans, plane + (iy + a) * in->xs.row, in->xs.pixel, in->x_end, row);
+            else for (long b = 0; b < s->across; b++) FN(shifted_zeros)(row + b * s->phase, s->pitch);
+        }
+    for (long i = 0; i < s->down * s->across; i++) FN(zero)(to + i * s->phase + s->rows * s->pitch, s->phase - s->rows * s->pitch);
+}
+
+typedef struct {
+    const long *taps; /* where they lie, from an output pixel's place */
+    long count;
+    const T *weight, *bias; /* [taps][mr], [mr] */
+    long row;               /* of c */
+    conv_activation act;    /* none or clip */
+} FN(shifted_tile);
+
+INLINE void FN(shifted_body)(const int mr, const int nv, const FN(shifted_tile) *t, const T *b, T *c) {
+    VEC acc[8][4];
+    const T *w = t->weight;
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(c + i * t->row + j * VL, 1);
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = SPLAT(t->bias[i]);
+    for (const long *tap = t->taps, *last = tap + t->count; tap < last; tap++, w += mr) {
+        const T *from = b + *tap;
+        VEC bv[4];
+        UNROLL for (int j = 0; j < nv; j++) bv[j] = LOAD(from + j * VL);
+        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += w[i] * bv[j];
+    }
+    if (t->act.kind == ACT_CLIP) {
+        const VEC low = SPLAT(t->act.a), high = SPLAT(t->act.b);
+        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = FN(vmin)(high, FN(vmax)(low, acc[i][j]));
+    }
+    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) STORE(c + i * t->row + j * VL, acc[i][j]);
+}
+#define SHIFTED(mr, nv) static void FN(shifted_##mr##x##nv)(const FN(shifted_tile) *t, const T *b, T *c) { FN(shifted_body)(mr, nv, t, b, c); }
+#define SHIFTED6(nv) SHIFTED(1, nv) SHIFTED(2, nv) SHIFTED(3, nv) SHIFTED(4, nv) SHIFTED(5, nv) SHIFTED(6, nv)
+#define SHIFTED8(nv) SHIFTED6(nv) SHIFTED(7, nv) SHIFTED(8, nv)
+#define ROW6(nv) FN(shifted_1x##nv), FN(shifted_2x##nv), FN(shifted_3x##nv), FN(shifted_4x##nv), FN(shifted_5x##nv), FN(shifted_6x##nv)
+#define ROW8(nv) ROW6(nv), FN(shifted_7x##nv), FN(shifted_8x##nv)
+#if NV_MAX == 4
+SHIFTED8(1) SHIFTED8(2) SHIFTED8(3)
+#else
+SHIFTED6(1) SHIFTED6(2)
+#endif
+static void (*const FN(shifted_ukernels)[][FN(SHIFTED_HEIGHT)])(const FN(shifted_tile) *, const T *, T *) = {
+#if NV_MAX == 4
+    {ROW8(1)}, {ROW8(2)}, {ROW8(3)},
+#else
+    {ROW6(1)}, {ROW6(2)},
+#endif
+};
+#undef SHIFTED
+#undef SHIFTED6
+#undef SHIFTED8
+#undef ROW6
+#undef ROW8
+
+/* Whether nothing but a clip follows, which the kernel does. */
+INLINE int FN(shifted_simple)(const FN(shifted_job) *job) {
+    return job->tensors->ys.pixel == 1 && !job->tensors->residual && job->act.kind <= ACT_CLIP;
+}
+
+/* y = activation(c + residual) of one channel's rows; `free`: what follows y up to there is written later. */
+static void FN(shifted_finish)(const FN(shifted_job) *job, const T *c, long pitch, long rows, const T *residual, T *y, const T *free) {
+    const long ow = job->g->ow, n = MIN(VL, ow), last = MAX(0, ow - VL); /* the last vector is whole, and overlaps */
+    const conv_strides *s = &job->tensors->ys;
+    const int simple = FN(shifted_simple)(job);
+    for (long row = 0; row < rows; row++, c += pitch, y += s->row, residual = residual ? residual + s->row : NULL) {
+        if (simple && (ow >= VL || free - y >= VL)) {
+            for (long x = 0; x < last; x += VL) STORE(y + x, LOAD(c + x));
+            STORE(y + last, LOAD(c + last));
+        } else
+            for (long x = 0; x < ow; x += VL) {
+                const long i = MIN(x, last);
+                FN(finish_row)(LOAD(c + i), n, s, residual ? residual + i * s->pixel : NULL, simple ? (conv_activation){ACT_NONE, 0, 0} : job->act, y + i * s->pixel, free);
+            }
+    }
+}
+
+/* A band of output rows of one group. */
+static int FN(shifted_task)(void *context, long index) {
+    const FN(shifted_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *in = job->tensors;
+    const long band = index % job->bands, group = index / job->bands % g->groups, image = index / (job->bands * g->groups);
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, k = icg * g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
+    const long oy0 = part(g->oh, job->bands, band), rows = part(g->oh, job->bands, band + 1) - oy0;
+    const FN(shifted_copy) copy = FN(shifted_copy_of)(g, rows);
+    const int simple = FN(shifted_simple)(job), in_place = simple && g->ow % VL == 0;
+    const long channel = copy.down * copy.across * copy.phase, runs = in_place ? rows : MIN(rows, ceil_div(rows * copy.pitch, FN(SHIFTED_RUN) * VL)), together = ceil_div(rows, runs);
+    const long c_row = ceil_div(together * copy.pitch, VL) * VL + VL;
+    const size_t b_bytes = (size_t)(icg * channel) * sizeof(T), c_bytes = in_place ? 0 : (size_t)(c_row * FN(SHIFTED_HEIGHT)) * sizeof(T);
+    const size_t span_bytes = (size_t)copy.across * sizeof(FN(shifted_span)), tap_bytes = (size_t)k * sizeof(long);
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(c_bytes) + aligned_size(span_bytes) + tap_bytes)};
+    if (!s.next) return OUT_OF_MEMORY;
+    T *b = take(&s, b_bytes), *c = take(&s, c_bytes);
+    FN(shifted_span) *spans = take(&s, span_bytes);
+    long *taps = take(&s, tap_bytes), *tap = taps;
+    FN(shifted_spans)(g, &copy, spans);
+
+    const T *x = (const T *)in->x + image * in->xs.image + group * icg * in->xs.channel;
+    for (long i = 0; i < icg; i++) {
+        FN(shifted_fill)(g, &copy, spans, x + i * in->xs.channel, in, oy0, b + i * channel);
+        for (long ky = 0; ky < g->kh; ky++)
+            for (long kx = 0; kx < g->kw; kx++) {
+                const long down = ky * g->dh, across = kx * g->dw;
+                *tap++ = i * channel + (down % g->sh * copy.across + across % g->sw) * copy.phase + down / g->sh * copy.pitch + across / g->sw;
+            }
+    }
+
+    const long at = image * in->ys.image + group * ocg * in->ys.channel + oy0 * in->ys.row;
+    T *y = (T *)in->y + at;
+    const T *residual = in->residual ? (const T *)in->residual + at : NULL;
+    const conv_activation none = {ACT_NONE, 0, 0};
+    FN(shifted_tile) t = {.taps = taps, .count = k, .row = in_place ? in->ys.channel : c_row, .act = simple ? job->act : none};
+    for (long run = 0; run < runs; run++) {
+        const long row = part(rows, runs, run), some = part(rows, runs, run + 1) - row, vectors = ceil_div((some - 1) * copy.pitch + g->ow, VL), panels = ceil_div(vectors, FN(SHIFTED_WIDTH));
+        for (long i = 0; i < tiles; i++) {
+            const long o = part(ocg, tiles, i), height = part(ocg, tiles, i + 1) - o;
+            t.weight = (const T *)in->weight + (group * ocg + o) * k;
+            t.bias = (const T *)in->bias + group * ocg + o;
+            T *to = in_place ? y + o * in->ys.channel + row * in->ys.row : c;
+            for (long p = 0; p < panels; p++) {
+                const long v = part(vectors, panels, p), width = part(vectors, panels, p + 1) - v;
+                FN(shifted_ukernels)[width - 1][height - 1](&t, b + row * copy.pitch + v * VL, to + v * VL);
+            }
+            for (long j = 0; !in_place && j < height; j++) {
+                const long channel_at = (o + j) * in->ys.channel, row_at = channel_at + row * in->ys.row;
+                const T *free = in->ys.row == g->ow ? y + channel_at + rows * g->ow : y + row_at;
+                FN(shifted_finish)(job, c + j * c_row, copy.pitch, some, residual ? residual + row_at : NULL, y + row_at, free);
+            }
+        }
+    }
+    return 0;
+}
+
+/* Weight OIHW to [group][tile of output channels][icg kh kw][channels of the tile]. */
+static void FN(shifted_pack)(const conv_geometry *g, const T *w, T *to) {
+    const long ocg = g->oc / g->groups, k = g->ic / g->groups * g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
+    for (long group = 0; group < g->groups; group++)
+        for (long i = 0; i < tiles; i++)
+            for (long j = 0; j < k; j++)
+                for (long o = part(ocg, tiles, i); o < part(ocg, tiles, i + 1); o++) *to++ = w[(group * ocg + o) * k + j];
+}
+
+static int FN(shifted_rows)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
+    const long parts = g->n * g->groups, enough = threads > 1 ? MIN(g->oh, ceil_div(4 * threads, parts)) : 1; /* for all threads to end together */
+    FN(shifted_job) job = {g, tensors, act, MAX(ceil_div(g->oh, blocking->block), enough)};
+    return pool_run(FN(shifted_task), &job, parts * job.bands, threads);
+}

@@ -1,0 +1,115 @@
+"""`few_channels`: few input channels in all or in each group, where a product over channels has little to sum and much to copy.
+
+NCHW: pixels in vectors; taps are shifts of rows that are copied once (`shifted_rows.h`). NHWC: tall tiles of pixels of padded rows (`pixel_tiles.h`);
+grouped: output channels of whole groups in vectors, lanes of input channels permuted to meet them (`grouped_lanes.h`).
+"""
+
+from __future__ import annotations
+
+from cpuconv._native import core
+from cpuconv.algorithms import native
+from cpuconv.cpu import Cpu
+from cpuconv.plan import Cost, Rejection
+from cpuconv.problem import Problem
+
+CHANNELS = 32  # input channels of a group, at most
+
+
+class FewChannels:
+    name = "few_channels"
+    version = 1
+    plain = True
+    strided = True
+
+    def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
+        p, vl = problem, cpu.vector_length(problem.dtype)
+        if rejection := native.unsupported(p):
+            return rejection
+        if p.groups == p.ic == p.oc:
+            return Rejection("depthwise convolutions have kernels of their own")
+        if p.icg > CHANNELS:
+            return Rejection(f"{p.icg} input channels a group are more than {CHANNELS}")
+        if p.layout == "nchw":
+            return None
+        if p.groups == 1:
+            return Rejection(f"{p.oc} output channels do not fill a vector of {vl}") if p.oc < vl else None
+        if vl % p.ocg or vl // p.ocg * p.icg > vl or min(p.ic, p.oc) < vl:
+            return Rejection(f"vectors of {vl} channels do not hold whole groups of {p.icg} input and {p.ocg} output channels")
+        return None
+
+    def _pitch(self, p: Problem) -> int:
+        """Elements between two rows of the copy of the input, as in shifted_rows.h."""
+        left, step = p.padding[2], p.stride[1]
+        needed = p.ow + (p.kw - 1) * p.dilation[1] // step
+        return max(p.ow, needed - max(0, left) // step, min((p.iw - 1 + left) // step + 1, needed))
+
+    def _phases(self, p: Problem) -> tuple[int, int]:
+        """Rows and columns of phases in that copy."""
+        down, across = (min(s, (k - 1) * d + 1) for s, k, d in zip(p.stride, (p.kh, p.kw), p.dilation, strict=True))
+        return down, across
+
+    def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
+        """Output rows of a band. Where it is copied, their input takes a quarter of L2 or less, and is mostly not shared with other bands."""
+        if p.layout == "nhwc" and p.groups > 1:
+            return native.Blocking(2)
+        down, across = self._phases(p)
+        halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
+        elements = p.icg * down * across * self._pitch(p) if p.layout == "nchw" else p.ic * p.stride[0] * (p.stride[1] * p.ow + p.kw * p.dilation[1])
+        rows = cpu.l2 // (4 if p.layout == "nchw" else 8) // (elements * p.itemsize)
+        return native.Blocking(min(p.oh, max(rows - halo, 8 * halo, 1)))
+
+    def _shifted_rows(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
+        """Cycles, and bytes of workspace."""
+        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
+        down, across = self._phases(p)
+        pitch, rows = self._pitch(p), self.blocking(p, cpu).block
+        in_place = p.ow % vl == 0 and not p.epilogue.residual
+        columns = p.ow if in_place else pitch
+        width = -(-p.ow // vl)
+        band = rows + (p.kh - 1) * p.dilation[0] // p.stride[0]  # rows of a phase
+        bands = -(-p.oh // rows)
+        run = 24 * vl + 2 * columns
+        cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
+        cycles += p.ic * bands * band * down * across * (10 + 5 * width)  # the copy
+        if not in_place:
+            cycles += p.oc * p.oh * (2 + 6 * width)
+        return p.n * cycles, (p.icg * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
+
+    def _pixel_tiles(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
+        vl, wide = cpu.vector_length(p.dtype), cpu.isa_row.vector_bytes == 64
+        vectors = -(-p.oc // vl)
+        nv = min(p.oc // vl, -(-vectors // -(-vectors // (4 if wide else 2))))  # vectors of a panel
+        pixels = (16, 8, 8, 6)[nv - 1] if wide else (8, 6)[nv - 1]
+        row = (max(p.ow, pixels) * p.stride[1] + p.kw * p.dilation[1]) * p.ic  # elements of the copy
+        rows = self.blocking(p, cpu).block
+        band = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1
+        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 2) / cpu.rates.fma_per_cycle
+        cycles += -(-p.oh // rows) * band * (20 + 4 * row / vl)
+        return p.n * cycles, band * row * p.itemsize + 8 * p.k
+
+    def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
+        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
+        pixels = 8 if cpu.isa_row.vector_bytes == 64 else 4
+        columns = (pixels - 1) * p.stride[1] + (p.kw - 1) * p.dilation[1] + 1
+        rows = p.kh + p.stride[0]
+        taps = p.kh * p.kw
+        common = p.dilation == (1, 1) and (p.kw, p.stride) in ((1, (1, 1)), (3, (1, 1)), (3, (2, 2))) and p.kh >= p.stride[0]
+        permutes = rows * columns / (2 * pixels) if common else taps  # for each output vector and input channel
+        outputs = p.oh * -(-p.ow // pixels) * pixels * -(-p.oc // vl)
+        return p.n * outputs * (p.icg * (taps + 0.4 * permutes) + 5) / fma, p.ic * p.itemsize + rows * p.dilation[0] * columns * 8
+
+    def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
+        p = problem
+        of = self._shifted_rows if p.layout == "nchw" else self._pixel_tiles if p.groups == 1 else self._grouped_lanes
+        cycles, workspace = of(p, cpu)
+        weight = p.oc * p.k * p.itemsize
+        traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
+        seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / 3  # a third of the traffic is not hidden
+        return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 2e9))
+
+    def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
+        p = problem
+        convolution = core.Convolution(
+            cpu.isa, p.dtype, core.FEW_CHANNELS, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
+        )
+        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, rewrites=True)
