@@ -17,7 +17,7 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import Array, Cost, Rejection
 from cpuconv.problem import Problem
 
-SCRATCH = 3 << 20  # bytes that a block's transformed tiles may take
+SCRATCH = 5 << 20  # bytes that a block's transformed tiles may take
 
 SUM = {4: 256, 6: 256, 7: 128, 8: 256}  # input channels summed in one chain, by points along an axis: more would err more
 
@@ -30,7 +30,7 @@ ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 7: (20.0, 2.2), 8: (30.0, 3.0)
 class Winograd:
     """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
 
-    version = 3
+    version = 4
     plain = False
     strided = True
 
@@ -59,12 +59,13 @@ class Winograd:
         return self.m, self.stride * (self.m - 1) + taps, self.points + (self.stride - 1)
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        (mh, nh, _), (mw, nw, _) = self._tile(p.kh), self._tile(p.kw)
+        (mh, nh, uh), (mw, nw, uw) = self._tile(p.kh), self._tile(p.kw)
         vl = cpu.vector_length(p.dtype)
         channels = math.ceil(p.icg / vl) * vl
         tile_bytes = nh * nw * channels * p.itemsize
-        # V in half of L2, but never so few tiles that reading the weight from memory binds
-        tiles = max(cpu.l2 // 2 // tile_bytes, 32)
+        # V in half of L2, but never so few tiles that reading the weight from L3, or from memory, binds
+        weight = uh * uw * p.icg * p.oc * p.itemsize
+        tiles = max(cpu.l2 // 2 // tile_bytes, 64 if weight > cpu.l3 // 2 else 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
         points = tuple(map(float, cook_toom.POINTS[self.points]))
         return native.Blocking(tiles, kc=SUM[self.points], mh=mh, mw=mw, points=points)
@@ -78,16 +79,18 @@ class Winograd:
         tiles = p.n * p.groups * dh * math.ceil(math.ceil(p.oh / dh) / mh) * dw * math.ceil(math.ceil(p.ow / dw) / mw)
         lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg)
         weight = convolution.packed_size() * p.itemsize
-        gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 10 / p.icg)
-        # the weight is read once for each block of tiles
+        gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 4 / p.icg)
+        # the weight is read once for each block of tiles: from L3 that hides behind the products, from memory half of it
         blocks = math.ceil(tiles / self.blocking(p, cpu).block)
-        gemm = max(gemm / 0.9, blocks * weight / cpu.bandwidth(weight))
-        # n loads and stores and one-dimensional transforms, per vector of channels
+        gemm += blocks * max(0.0, weight - cpu.l3 / 2) / (2e9 * cpu.rates.memory)
+        # one-dimensional transforms of a tile, per vector of channels, grow with the points of either axis
         ic_vectors, oc_vectors = math.ceil(p.icg / vl), math.ceil(lanes / vl)
-        passes = 1 if p.layout == "nhwc" else 1.6  # NCHW: and the transposes
-        transforms = passes * tiles * (ic_vectors + oc_vectors) * n * 5 / (1e9 * cpu.ghz)
+        transforms = tiles * n * self.points * (1.1 * ic_vectors + 0.85 * oc_vectors) / (1e9 * cpu.ghz)
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
-        seconds = 2e-6 + gemm + max(transforms, traffic / cpu.bandwidth(traffic)) + native.shared_lines(p, cpu)
+        # NCHW transposes besides; NHWC is prefetched during the products, of which few channels make too few
+        passes = 1.0 if p.layout == "nhwc" else 1.4
+        waiting = 0.3 if p.layout == "nhwc" and p.icg >= 2 * vl else 2.0
+        seconds = 2e-6 + gemm + passes * transforms + waiting * traffic / cpu.bandwidth(traffic) + native.shared_lines(p, cpu)
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))

@@ -31,6 +31,8 @@ enum {
     OUT_OF_MEMORY = 1,
     PIXEL_BLOCK = 192, /* pixels whose offsets are made, and whose rows are multiplied, at a time */
     PLANE_TASK = 4096, /* outputs of a task of planes, at least */
+    LINE_BYTES = 64,   /* of cache */
+    CACHED = 8 << 20,  /* bytes of images that the caches hold until the next call */
 };
 
 /* A run of the summation: `length` elements of each row of A from offset a on, a step apart, against rows b, b+1, ... of B. */

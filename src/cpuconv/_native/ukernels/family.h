@@ -14,6 +14,7 @@
 #include "implicit_gemm.h"
 #include "im2col.h"
 #include "weight_gemm.h"
+#include "ahead.h"
 #include "winograd_transforms.h"
 #include "winograd_pack.h"
 #include "winograd.h"

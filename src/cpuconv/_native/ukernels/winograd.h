@@ -18,6 +18,7 @@ typedef struct {
     long v_stride, m_stride, channels; /* between the matrices of V and of M; channels of V with padding */
     T *shared;                       /* V of all threads, where one block is worked on by all */
     long group, block;               /* that block */
+    int threads;                     /* that take blocks */
 } FN(winograd_job);
 
 /* The tiles of grids [g0, g1) that a block takes. */
@@ -48,7 +49,7 @@ INLINE long FN(tile_points)(long k, long m, long stride) { return stride * (m - 
 
 /* Blocks for the pool's `threads`: where they are few, their number becomes a multiple of the threads if there are rows of tiles enough. */
 static FN(winograd_job) FN(winograd_job_of)(const conv_geometry *g, const conv_blocking *b, int threads) {
-    FN(winograd_job) job = {.g = g, .blocking = b};
+    FN(winograd_job) job = {.g = g, .blocking = b, .threads = threads};
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, nh = FN(tile_points)(g->kh, b->mh, g->sh), nw = FN(tile_points)(g->kw, b->mw, g->sw);
     job.tile = FN(tile_of)((int)nh, (int)nw, b->mh, b->mw);
     job.uh = FN(weight_points)(g->kh, b->mh, g->sh);
@@ -98,44 +99,76 @@ static long FN(strip_size)(const FN(winograd_job) *job) {
     return MAX(MIN(rows, g->ih) * MIN(columns, g->iw), MIN(rows, g->oh) * MIN(columns, g->ow)) * VL;
 }
 
-/* Vectors [c0, c1) of the channels of a block into V. */
-static void FN(input_stage)(const FN(winograd_job) *job, long group, const FN(tile_block) *b, long c0, long c1, T *strip, T *v) {
+/* The pixels of a group that the tiles of a block touch, within the image of grid `index`. */
+static FN(tile_source) FN(source_of)(const FN(winograd_job) *job, long group, const FN(tile_rect) *b, long index) {
     const conv_geometry *g = job->g;
     const conv_strides *xs = &job->xs;
-    const long icg = g->ic / g->groups;
+    const FN(grid) grid = FN(grid_at)(job, index);
+    const long mh = b->mh * g->sh, mw = b->mw * g->sw, icg = g->ic / g->groups;
+    FN(tile_source) s = {.end = job->tensors->x_end, .row = xs->row, .pixel = xs->pixel, .pt = grid.pt, .pl = grid.pl, .stride = g->sh, .channels = icg};
+    s.y0 = MIN(grid.ih, MAX(0, b->ty0 * mh - grid.pt));
+    s.y1 = MAX(s.y0, MIN(grid.ih, b->ty1 * mh + g->kh - 1 - grid.pt));
+    s.x0 = MIN(grid.iw, MAX(0, b->tx0 * mw - grid.pl));
+    s.x1 = MAX(s.x0, MIN(grid.iw, b->tx1 * mw + g->kw - 1 - grid.pl));
+    s.image = (const T *)job->tensors->x + grid.x + group * icg * xs->channel + s.y0 * xs->row + s.x0 * xs->pixel;
+    return s;
+}
+
+/* Vectors [c0, c1) of the channels of a block into V. */
+static void FN(input_stage)(const FN(winograd_job) *job, long group, const FN(tile_block) *b, long c0, long c1, T *strip, T *v) {
+    const conv_strides *xs = &job->xs;
     const FN(tile_order) order = {&job->points, job->v_stride, job->channels};
     for (long i = b->g0; i < b->g1; i++, v += b->tiles / (b->g1 - b->g0) * job->channels) {
-        const FN(grid) grid = FN(grid_at)(job, i);
-        const T *x = (const T *)job->tensors->x + grid.x + group * icg * xs->channel;
-        FN(tile_source) s = {.end = job->tensors->x_end, .pt = grid.pt, .pl = grid.pl, .stride = g->sh, .y1 = grid.ih, .x1 = grid.iw, .row = xs->row, .pixel = xs->pixel};
-        if (!g->nhwc) { /* the pixels that the block touches, within the image */
-            const long mh = b->rect.mh * g->sh, mw = b->rect.mw * g->sw;
-            s.y0 = MIN(grid.ih, MAX(0, b->rect.ty0 * mh - grid.pt));
-            s.y1 = MAX(s.y0, MIN(grid.ih, b->rect.ty1 * mh + g->kh - 1 - grid.pt));
-            s.x0 = MIN(grid.iw, MAX(0, b->rect.tx0 * mw - grid.pl));
-            s.x1 = MAX(s.x0, MIN(grid.iw, b->rect.tx1 * mw + g->kw - 1 - grid.pl));
-            s.image = strip;
-            s.pixel = s.lanes = VL;
-            s.row = (s.x1 - s.x0) * VL;
-            s.end = strip + (s.y1 - s.y0) * s.row;
+        const FN(tile_source) pixels = FN(source_of)(job, group, &b->rect, i);
+        FN(tile_source) s = pixels;
+        if (job->g->nhwc) {
+            s.image += c0 * VL;
+            s.channels = MIN(pixels.channels, c1 * VL) - c0 * VL;
+            job->tile->input(&order, &b->rect, &s, v + c0 * VL);
+            continue;
         }
+        const long rows = s.y1 - s.y0, columns = s.x1 - s.x0;
+        s.image = strip;
+        s.pixel = s.channels = VL;
+        s.row = columns * VL;
+        s.end = strip + rows * s.row;
         for (long c = c0; c < c1; c++) {
-            const long lanes = MIN(VL, icg - c * VL);
-            if (g->nhwc) {
-                s.image = x + c * VL;
-                s.lanes = lanes;
-            } else
-                FN(band_to_pixels)(x + c * VL * xs->channel + s.y0 * xs->row + s.x0 * xs->pixel, xs, lanes, s.y1 - s.y0, s.x1 - s.x0, job->tensors->x_end, strip, VL);
+            FN(band_to_pixels)(pixels.image + c * VL * xs->channel, xs, MIN(VL, pixels.channels - c * VL), rows, columns, pixels.end, strip, VL);
             job->tile->input(&order, &b->rect, &s, v + c * VL);
         }
     }
 }
 
+/* Micro-kernels that the products of one panel of a block take, at least. */
+INLINE long FN(panel_products)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p) {
+    return FN(matrices)(job) * ceil_div(b->tiles, FN(gemm_mr)[p->nv]);
+}
+
+/* A GEMM of `rows` tiles, of which there is one matrix of V, U and M, with prefetching between micro-kernels. */
+static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long channels, FN(ahead) *in, FN(ahead) *out) {
+    long aoff[8], coff[8];
+    for (long i = 0; i < 8; i++) {
+        aoff[i] = i * channels;
+        coff[i] = i * p->nr;
+    }
+    t.aoff = aoff;
+    t.coff = t.zoff = coff;
+    /* heights as even as can be */
+    const long count = ceil_div(rows, FN(gemm_mr)[p->nv]), low = rows / count, higher = rows % count;
+    for (long i = 0; i < count; i++) {
+        const long height = low + (i < higher);
+        FN(prefetch)(in);
+        FN(prefetch)(out);
+        FN(gemm_ukernels)[p->nv][height - 1](&t);
+        t.a += height * channels;
+        t.c += height * p->nr;
+        if (t.z) t.z += height * p->nr;
+    }
+}
+
 /* M of one panel: a GEMM for each point of the weight and each coordinate of the tiles that it serves. */
-static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p, const T *u, const T *v, const long *offsets, T *m) {
+static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p, const T *u, const T *v, T *m, FN(ahead) *in, FN(ahead) *out) {
     const long icg = job->g->ic / job->g->groups, nh = job->tile->nh, nw = job->tile->nw, passes = ceil_div(icg, job->blocking->kc);
-    const FN(panel) whole = {p->nv, 0, p->nr, p->nr};
-    const long *vo = offsets, *mo = offsets + job->most * (1 + p->nv);
     for (long uy = 0; uy < job->uh; uy++)
         for (long ux = 0; ux < job->uw; ux++, u += icg * p->nr)
             for (long y = uy; y < (uy < job->uh - 1 ? uy + 1 : nh); y++)
@@ -145,24 +178,30 @@ static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block)
                         const long k0 = part(icg, passes, pass);
                         const segment piece = {k0, k0, part(icg, passes, pass + 1) - k0};
                         tile.segments = &piece;
-                        FN(gemm_rows)(&tile, &whole, b->tiles, vo, mo, mo);
+                        FN(multiply_matrix)(tile, p, b->tiles, job->channels, in, out);
                         tile.z = tile.c;
                     }
                 }
 }
 
-/* GEMMs and inverse transform of one panel of output channels of a block. */
-static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(tile_block) *b, long index, const T *v, const long *offsets, T *strip, T *m) {
+/* GEMMs and inverse transform of one panel of output channels of a block; `in`: what to prefetch besides. */
+static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(tile_block) *b, long index, const T *v, T *strip, T *m, FN(ahead) *in) {
     const conv_geometry *g = job->g;
     const conv_strides *ys = &job->ys;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
     const FN(panel) p = FN(panel_at)(ocg, index);
-    FN(multiply_stage)(job, b, &p, (const T *)job->tensors->weight + job->uh * job->uw * icg * (group * FN(padded)(ocg) + p.column), v, offsets, m);
+    const long oy = b->rect.ty0 * b->rect.mh, ox = b->rect.tx0 * b->rect.mw;
+    FN(ahead) out = {0};
+    if (in->quota) {
+        const FN(grid) grid = FN(grid_at)(job, b->g0);
+        const T *y = (const T *)job->tensors->y + grid.y + (group * ocg + p.column) * ys->channel + oy * ys->row + ox * ys->pixel;
+        out = FN(ahead_of)(y, ys, MIN(grid.oh, b->rect.ty1 * b->rect.mh) - oy, MIN(grid.ow, b->rect.tx1 * b->rect.mw) - ox, p.valid, FN(panel_products)(job, b, &p));
+    }
+    FN(multiply_stage)(job, b, &p, (const T *)job->tensors->weight + job->uh * job->uw * icg * (group * FN(padded)(ocg) + p.column), v, m, in, &out);
     const T *residual = job->tensors->residual;
     const FN(tile_order) order = {&job->points, job->m_stride, p.nr};
     for (long i = b->g0; i < b->g1; i++, m += b->tiles / (b->g1 - b->g0) * p.nr) {
         const FN(grid) grid = FN(grid_at)(job, i);
-        const long oy = b->rect.ty0 * b->rect.mh, ox = b->rect.tx0 * b->rect.mw;
         const long rows = MIN(grid.oh, b->rect.ty1 * b->rect.mh) - oy, columns = MIN(grid.ow, b->rect.tx1 * b->rect.mw) - ox;
         if (rows <= 0 || columns <= 0) continue; /* a grid smaller than the largest */
         for (long c = 0; c < p.valid; c += VL) {
@@ -187,38 +226,43 @@ static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(t
 
 typedef struct {
     T *v, *m, *strip;
-    long *offsets;
 } FN(winograd_scratch);
 
 /* Bytes of scratch; with `s`, a thread's, from its arena (zero if memory is short). V only where the block is not shared. */
 static size_t FN(winograd_arena)(const FN(winograd_job) *job, int with_v, FN(winograd_scratch) *s) {
     const size_t matrices = (size_t)FN(matrices)(job);
     const size_t v = with_v ? matrices * (size_t)job->v_stride * sizeof(T) : 0, m = (matrices * (size_t)job->m_stride + VL) * sizeof(T);
-    const size_t strip = (size_t)FN(strip_size)(job) * sizeof(T), offsets = (size_t)job->most * (NV_MAX + 2) * sizeof(long);
-    const size_t bytes = aligned_size(v) + aligned_size(m) + aligned_size(strip) + aligned_size(offsets);
+    const size_t strip = (size_t)FN(strip_size)(job) * sizeof(T);
+    const size_t bytes = aligned_size(v) + aligned_size(m) + aligned_size(strip);
     if (!s) return bytes;
     scratch memory = {pool_arena(TASK_ARENA, bytes)};
     if (!memory.next) return 0;
     s->v = take(&memory, v);
     s->m = take(&memory, m);
     s->strip = take(&memory, strip);
-    s->offsets = take(&memory, offsets);
-    /* rows of V, then rows of M for each width of panel */
-    for (long i = 0; i < job->most; i++) {
-        s->offsets[i] = i * job->channels;
-        for (long nv = 0; nv <= NV_MAX; nv++) s->offsets[job->most * (1 + nv) + i] = i * (nv ? nv * VL : VL / 2);
-    }
     return bytes;
+}
+
+/* What task `index`, which this thread is likely to do next, will read, to be fetched during the products of block b. */
+static FN(ahead) FN(next_input)(const FN(winograd_job) *job, const FN(tile_block) *b, long index) {
+    const conv_geometry *g = job->g;
+    const long blocks = FN(block_count)(job), ocg = g->oc / g->groups, traffic = (g->ih * g->iw * g->ic + g->oh * g->ow * g->oc) * (long)sizeof(T);
+    if (!g->nhwc || b->g1 - b->g0 > 1 || traffic < CACHED || index >= g->groups * blocks) return (FN(ahead)){0};
+    const FN(tile_block) next = FN(block_at)(job, index % blocks);
+    const FN(tile_source) s = FN(source_of)(job, index / blocks, &next.rect, next.g0);
+    const FN(panel) first = FN(panel_at)(ocg, 0);
+    return FN(ahead_of)(s.image, &job->xs, s.y1 - s.y0, s.x1 - s.x0, s.channels, FN(panel_count)(ocg) * FN(panel_products)(job, b, &first));
 }
 
 static int FN(winograd_task)(void *context, long index) {
     const FN(winograd_job) *job = context;
     FN(winograd_scratch) s;
     if (!FN(winograd_arena)(job, 1, &s)) return OUT_OF_MEMORY;
-    const long group = index / FN(block_count)(job);
-    const FN(tile_block) b = FN(block_at)(job, index % FN(block_count)(job));
+    const long blocks = FN(block_count)(job), group = index / blocks, panels = FN(panel_count)(job->g->oc / job->g->groups);
+    const FN(tile_block) b = FN(block_at)(job, index % blocks);
     FN(input_stage)(job, group, &b, 0, job->channels / VL, s.strip, s.v);
-    for (long i = 0; i < FN(panel_count)(job->g->oc / job->g->groups); i++) FN(output_stage)(job, group, &b, i, s.v, s.offsets, s.strip, s.m);
+    FN(ahead) in = FN(next_input)(job, &b, index + job->threads);
+    for (long i = 0; i < panels; i++) FN(output_stage)(job, group, &b, i, s.v, s.strip, s.m, &in);
     return 0;
 }
 
@@ -236,7 +280,7 @@ static int FN(winograd_shared_output)(void *context, long index) {
     FN(winograd_scratch) s;
     if (!FN(winograd_arena)(job, 0, &s)) return OUT_OF_MEMORY;
     const FN(tile_block) b = FN(block_at)(job, job->block);
-    FN(output_stage)(job, job->group, &b, index, job->shared, s.offsets, s.strip, s.m);
+    FN(output_stage)(job, job->group, &b, index, job->shared, s.strip, s.m, &(FN(ahead)){0});
     return 0;
 }
 

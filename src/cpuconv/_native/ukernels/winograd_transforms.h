@@ -1,35 +1,41 @@
 /* The transforms of F(m,r) per axis by Cook-Toom interpolation at n = m + r - 1 points: +-p0, +-p1, ..., infinity and, if n is even, 0
    (n = 1: no transform along that axis). Channels lie in vectors. */
 
-/* Squares, and elementary symmetric polynomials of the squares, of the points. */
+/* For pairs of points +-p: the polynomial of x^2 that vanishes at all pairs, those that vanish at all pairs but one, the latter times p,
+   and the powers of p; coefficients from the lowest on, the highest being 1. */
 typedef struct {
-    T p[3], q[3], sum, product, sum2, others[3], pairs[3];
+    T all[4], even[3][3], odd[3][3], power[3][6];
 } FN(points);
 
 static FN(points) FN(make_points)(const conv_blocking *b, int n) {
     FN(points) c = {0};
     const int count = (n - 1) / 2;
-    double q[3] = {0};
-    for (int i = 0; i < count; i++) {
-        q[i] = b->point[i] * b->point[i];
-        c.p[i] = (T)b->point[i];
-        c.q[i] = (T)q[i];
-    }
-    if (count == 2) {
-        c.sum = (T)(q[0] + q[1]);
-        c.product = (T)(q[0] * q[1]);
-    }
-    if (count == 3) {
-        c.sum = (T)(q[0] + q[1] + q[2]);
-        c.sum2 = (T)(q[0] * q[1] + q[0] * q[2] + q[1] * q[2]);
-        c.product = (T)(q[0] * q[1] * q[2]);
-        for (int i = 0; i < 3; i++) {
-            const double a = q[(i + 1) % 3], b2 = q[(i + 2) % 3];
-            c.others[i] = (T)(a + b2);
-            c.pairs[i] = (T)(a * b2);
+    for (int i = 0; i <= count; i++) { /* pair i is left out, if there is one */
+        double f[5] = {1};
+        for (int k = 0, terms = 1; k < count; k++) {
+            if (k == i) continue;
+            for (int t = terms++; t >= 0; t--) f[t] = (t ? f[t - 1] : 0) - b->point[k] * b->point[k] * f[t];
+        }
+        for (int t = 0; t < (i < count ? count : count + 1); t++) {
+            if (i == count) c.all[t] = (T)f[t];
+            else {
+                c.even[i][t] = (T)f[t];
+                c.odd[i][t] = (T)(b->point[i] * f[t]);
+            }
         }
     }
+    for (int i = 0; i < count; i++) {
+        double power = 1;
+        for (int k = 0; k < 6; k++, power *= b->point[i]) c.power[i][k] = (T)power;
+    }
     return c;
+}
+
+/* The sum of every other element of d times a coefficient. */
+INLINE VEC FN(every_other)(const T *c, const int terms, const int monic, const VEC *d, const int ds) {
+    VEC sum = monic ? d[2 * (terms - 1) * ds] : c[terms - 1] * d[2 * (terms - 1) * ds];
+    UNROLL for (int t = terms - 2; t >= 0; t--) sum += c[t] * d[2 * t * ds];
+    return sum;
 }
 
 /* Row i of B^T holds the coefficients of the product of (x - a_j) over the other points j; the last row, of the full
@@ -37,33 +43,42 @@ static FN(points) FN(make_points)(const conv_blocking *b, int n) {
 INLINE void FN(to_points)(const int n, const FN(points) *c, const VEC *d, const int ds, VEC *o, const int os) {
     if (n == 1) {
         o[0] = d[0];
-    } else if (n == 4) {
-        o[0] = d[2 * ds] - c->q[0] * d[0];
-        const VEC odd = c->p[0] * d[ds];
-        o[os] = d[2 * ds] + odd;
-        o[2 * os] = d[2 * ds] - odd;
-        o[3 * os] = d[3 * ds] - c->q[0] * d[ds];
-    } else if (n == 6) {
-        o[0] = c->product * d[0] + (d[4 * ds] - c->sum * d[2 * ds]);
-        UNROLL for (int i = 0; i < 2; i++) {
-            const VEC even = d[4 * ds] - c->q[1 - i] * d[2 * ds], odd = c->p[i] * (d[3 * ds] - c->q[1 - i] * d[ds]);
-            o[(1 + 2 * i) * os] = even + odd;
-            o[(2 + 2 * i) * os] = even - odd;
-        }
-        o[5 * os] = c->product * d[ds] + (d[5 * ds] - c->sum * d[3 * ds]);
-    } else {
-        if (n == 8) { /* 0 apart, the rows are those of n = 7 on the elements from the second on */
-            o[0] = (d[6 * ds] - c->sum * d[4 * ds]) + (c->sum2 * d[2 * ds] - c->product * d[0]);
-            d += ds;
-            o += os;
-        }
-        UNROLL for (int i = 0; i < 3; i++) {
-            const VEC even = c->pairs[i] * d[ds] + (d[5 * ds] - c->others[i] * d[3 * ds]);
-            const VEC odd = c->p[i] * (c->pairs[i] * d[0] + (d[4 * ds] - c->others[i] * d[2 * ds]));
-            o[2 * i * os] = even + odd;
-            o[(2 * i + 1) * os] = even - odd;
-        }
-        o[6 * os] = (d[6 * ds] - c->sum * d[4 * ds]) + (c->sum2 * d[2 * ds] - c->product * d[0]);
+        return;
+    }
+    const int pairs = (n - 1) / 2;
+    if (n % 2 == 0) { /* the other rows have the factor x, of the point 0 */
+        o[0] = FN(every_other)(c->all, pairs + 1, 1, d, ds);
+        d += ds;
+        o += os;
+    }
+    UNROLL for (int i = 0; i < pairs; i++) {
+        const VEC even = FN(every_other)(c->even[i], pairs, 1, d + ds, ds), odd = FN(every_other)(c->odd[i], pairs, 0, d, ds);
+        o[2 * i * os] = even + odd;
+        o[(2 * i + 1) * os] = even - odd;
+    }
+    o[2 * pairs * os] = FN(every_other)(c->all, pairs + 1, 1, d, ds);
+}
+
+/* Row i of A^T holds the i-th powers of the points; infinity adds to the last row only. */
+INLINE void FN(from_points)(const int n, const int m, const FN(points) *c, const VEC *d, const int ds, VEC *o, const int os) {
+    if (n == 1) {
+        o[0] = d[0];
+        return;
+    }
+    const int pairs = (n - 1) / 2, zero = n % 2 == 0;
+    VEC half[2][3]; /* of even and of odd powers */
+    UNROLL for (int i = 0; i < pairs; i++) {
+        const VEC plus = d[(zero + 2 * i) * ds], minus = d[(zero + 2 * i + 1) * ds];
+        half[0][i] = plus + minus;
+        half[1][i] = plus - minus;
+    }
+    UNROLL for (int j = 0; j < m; j++) {
+        const VEC *h = half[j % 2];
+        VEC sum = j ? c->power[0][j] * h[0] : h[0];
+        UNROLL for (int i = 1; i < pairs; i++) sum += j ? c->power[i][j] * h[i] : h[i];
+        if (zero && j == 0) sum += d[0];
+        if (j == m - 1) sum += d[(n - 1) * ds];
+        o[j * os] = sum;
     }
 }
 
@@ -76,29 +91,6 @@ INLINE void FN(input_1d)(const int n, const FN(points) *c, const VEC *d, const i
     }
     FN(to_points)(6, c, d, 2 * ds, o, os);
     UNROLL for (int i = 0; i < 5; i++) o[(6 + i) * os] = d[(2 * i + 1) * ds];
-}
-
-/* Row i of A^T holds the i-th powers of the points; infinity adds to the last row only. */
-INLINE void FN(from_points)(const int n, const int m, const FN(points) *c, const VEC *d, const int ds, VEC *o, const int os) {
-    if (n == 1) {
-        o[0] = d[0];
-        return;
-    }
-    const int zero = n % 2 == 0;
-    const VEC *pairs = d + zero * ds;
-    VEC even[3], odd[3];
-    UNROLL for (int i = 0; i < (n - 1) / 2; i++) {
-        even[i] = pairs[2 * i * ds] + pairs[(2 * i + 1) * ds];
-        odd[i] = c->p[i] * (pairs[2 * i * ds] - pairs[(2 * i + 1) * ds]);
-    }
-    UNROLL for (int j = 0; j < m; j++) {
-        VEC *half = j % 2 ? odd : even, sum = half[0];
-        UNROLL for (int i = 1; i < (n - 1) / 2; i++) sum += half[i];
-        if (zero && j == 0) sum += d[0];
-        if (j == m - 1) sum += d[(n - 1) * ds];
-        o[j * os] = sum;
-        UNROLL for (int i = 0; i < (n - 1) / 2; i++) half[i] *= c->q[i];
-    }
 }
 
 INLINE void FN(output_1d)(const int n, const int m, const FN(points) *c, const VEC *d, const int ds, VEC *o, const int os) {
@@ -128,14 +120,22 @@ typedef struct {
    begins at pixel (-pt, -pl). */
 typedef struct {
     const T *image, *end;
-    long row, pixel, y0, y1, x0, x1, pt, pl, stride, lanes;
+    long row, pixel, y0, y1, x0, x1, pt, pl, stride, channels;
 } FN(tile_source);
 
-/* Transforms one tile of VL channels. */
-INLINE void FN(input_tile)(const int nh, const int nw, const FN(tile_order) *order, const T *from, long row, long pixel, T *to) {
+/* Elements [i0, i1) x [j0, j1) of a tile lie inside the image. */
+typedef struct {
+    long i0, i1, j0, j1;
+} FN(tile_part);
+
+/* Transforms one tile of VL channels; what lies outside `part` (NULL: the whole tile) is padding. */
+INLINE void FN(input_tile)(const int nh, const int nw, const FN(tile_order) *order, const T *from, long row, long pixel, const FN(tile_part) *part, T *to) {
     VEC d[FN(TILE)], e[FN(TILE2)];
     UNROLL for (int j = 0; j < nw; j++) {
-        UNROLL for (int i = 0; i < nh; i++) d[i] = LOAD(from + i * row + j * pixel);
+        UNROLL for (int i = 0; i < nh; i++) {
+            const int inside = !part || (i >= part->i0 && i < part->i1 && j >= part->j0 && j < part->j1);
+            d[i] = inside ? LOAD(from + i * row + j * pixel) : (VEC){0};
+        }
         FN(input_1d)(nh, order->points, d, 1, e + j, nw);
     }
     UNROLL for (int i = 0; i < nh; i++) {
@@ -144,26 +144,27 @@ INLINE void FN(input_tile)(const int nh, const int nw, const FN(tile_order) *ord
     }
 }
 
-/* V of VL channels, of which `lanes` exist, of some tiles. */
+/* A copy of `lanes` channels of the part, of a tile of nw elements a row, that reads nothing beyond them. */
+static void FN(copy_tile)(const FN(tile_part) *part, const T *from, long row, long pixel, long lanes, long nw, T *to) {
+    for (long i = part->i0; i < part->i1; i++)
+        for (long j = part->j0; j < part->j1; j++) STORE(to + (i * nw + j) * VL, FN(load_part)(from + i * row + j * pixel, lanes));
+}
+
+/* V of some tiles, tile by tile: the channels of a pixel lie side by side. */
 INLINE void FN(input_tiles)(const int nh, const int nw, const FN(tile_order) *order, const FN(tile_rect) *b, const FN(tile_source) *s, T *v) {
-    T patch[FN(TILE2) * VL] __attribute__((aligned(64)));
+    T copy[FN(TILE2) * VL] __attribute__((aligned(64)));
     for (long ty = b->ty0; ty < b->ty1; ty++)
         for (long tx = b->tx0; tx < b->tx1; tx++, v += order->row) {
             const long iy = ty * b->mh * s->stride - s->pt, ix = tx * b->mw * s->stride - s->pl;
-            const T *from = s->image + (iy - s->y0) * s->row + (ix - s->x0) * s->pixel;
-            const int inside = iy >= s->y0 && iy + nh <= s->y1 && ix >= s->x0 && ix + nw <= s->x1;
-            if (inside && s->end - (from + (nh - 1) * s->row + (nw - 1) * s->pixel) >= VL) {
-                FN(input_tile)(nh, nw, order, from, s->row, s->pixel, v);
-                continue;
+            const FN(tile_part) part = {MAX(0, s->y0 - iy), MIN(nh, s->y1 - iy), MAX(0, s->x0 - ix), MIN(nw, s->x1 - ix)};
+            const int whole = part.i0 == 0 && part.i1 == nh && part.j0 == 0 && part.j1 == nw, none = part.i0 >= part.i1 || part.j0 >= part.j1;
+            const T *from = s->image + (iy - s->y0) * s->row + (ix - s->x0) * s->pixel, *last = from + (part.i1 - 1) * s->row + (part.j1 - 1) * s->pixel;
+            for (long c = 0; c < s->channels; c += VL) {
+                const int near_end = !none && s->end - (last + c) < VL;
+                if (near_end) FN(copy_tile)(&part, from + c, s->row, s->pixel, MIN(VL, s->channels - c), nw, copy);
+                if (whole && !near_end) FN(input_tile)(nh, nw, order, from + c, s->row, s->pixel, NULL, v + c);
+                else FN(input_tile)(nh, nw, order, near_end ? copy : from + c, near_end ? nw * VL : s->row, near_end ? VL : s->pixel, &part, v + c);
             }
-            for (int i = 0; i < nh; i++)
-                for (int j = 0; j < nw; j++) {
-                    const T *at = from + i * s->row + j * s->pixel;
-                    VEC d = {0};
-                    if (iy + i >= s->y0 && iy + i < s->y1 && ix + j >= s->x0 && ix + j < s->x1) d = s->end - at >= VL ? LOAD(at) : FN(load_part)(at, s->lanes);
-                    STORE(patch + (i * nw + j) * VL, d);
-                }
-            FN(input_tile)(nh, nw, order, patch, nw * VL, VL, v);
         }
 }
 
@@ -175,33 +176,43 @@ typedef struct {
     conv_activation act;
 } FN(tile_target);
 
+/* `count` pixels of a row of a tile, with whatever the epilogue asks for. */
+static __attribute__((noinline)) void FN(finish_tile_row)(const FN(tile_target) *t, const VEC *o, long count, long at) {
+    for (long j = 0; j < count; j++, at += t->pixel) {
+        VEC r = o[j];
+        if (t->residual) r += t->lanes == VL ? LOAD(t->residual + at) : FN(load_part)(t->residual + at, t->lanes);
+        r = FN(activated)(t->act, r);
+        if (t->lanes == VL) STORE(t->y + at, r);
+        else FN(store_part)(t->y + at, r, t->lanes);
+    }
+}
+
 /* The inverse transform of VL output channels, of which `lanes` exist, of some tiles. */
 INLINE void FN(output_tiles)(const int nh, const int nw, const int mh, const int mw, const FN(tile_order) *order, const FN(tile_rect) *b, const T *m,
                              const FN(tile_target) *t) {
     const VEC start = t->lanes == VL ? LOAD(t->bias) : FN(load_part)(t->bias, t->lanes);
+    const int plain = t->lanes == VL && !t->residual && t->act.kind == ACT_NONE;
     for (long ty = b->ty0; ty < b->ty1; ty++)
         for (long tx = b->tx0; tx < b->tx1; tx++, m += order->row) {
-            VEC d[FN(TILE)], e[FN(TILE2)], o[64];
+            VEC d[FN(TILE)], e[FN(TILE2)], o[FN(TILE)];
             UNROLL for (int j = 0; j < nw; j++) {
                 UNROLL for (int i = 0; i < nh; i++) d[i] = LOAD(m + (i * nw + j) * order->matrix);
                 FN(output_1d)(nh, mh, order->points, d, 1, e + j, nw);
             }
-            UNROLL for (int i = 0; i < mh; i++) FN(output_1d)(nw, mw, order->points, e + i * nw, 1, o + i * mw, 1);
             const long h = MIN(mh, t->oh - ty * mh), w = MIN(mw, t->ow - tx * mw);
-            const long at = (ty * mh - t->y0) * t->row + (tx * mw - t->x0) * t->pixel;
-            if (h == mh && w == mw && t->lanes == VL && !t->residual && t->act.kind == ACT_NONE) {
-                UNROLL for (int i = 0; i < mh; i++) UNROLL for (int j = 0; j < mw; j++) STORE(t->y + at + i * t->row + j * t->pixel, o[i * mw + j] + start);
-                continue;
-            }
-            for (long i = 0; i < h; i++)
-                for (long j = 0; j < w; j++) {
-                    const long p = at + i * t->row + j * t->pixel;
-                    VEC r = o[i * mw + j] + start;
-                    if (t->residual) r += t->lanes == VL ? LOAD(t->residual + p) : FN(load_part)(t->residual + p, t->lanes);
-                    r = FN(activated)(t->act, r);
-                    if (t->lanes == VL) STORE(t->y + p, r);
-                    else FN(store_part)(t->y + p, r, t->lanes);
+            long at = (ty * mh - t->y0) * t->row + (tx * mw - t->x0) * t->pixel;
+            UNROLL for (int i = 0; i < mh; i++, at += t->row) {
+                if (i == h) break;
+                FN(output_1d)(nw, mw, order->points, e + i * nw, 1, o, 1);
+                UNROLL for (int j = 0; j < mw; j++) o[j] += start;
+                if (plain && w == mw) {
+                    UNROLL for (int j = 0; j < mw; j++) STORE(t->y + at + j * t->pixel, o[j]);
+                } else {
+                    VEC row[FN(TILE)];
+                    UNROLL for (int j = 0; j < mw; j++) row[j] = o[j];
+                    FN(finish_tile_row)(t, row, w, at);
                 }
+            }
         }
 }
 
