@@ -75,6 +75,17 @@ INLINE VEC FN(permute)(VEC a, FN(mask) lanes) {
 #endif
 }
 
+/* Elements of a and b side by side, by number. */
+INLINE VEC FN(choose)(VEC a, VEC b, FN(mask) lanes) {
+#ifdef __clang__
+    VEC v;
+    for (int l = 0; l < VB / (int)sizeof(T); l++) v[l] = lanes[l] < VL ? a[lanes[l]] : b[lanes[l] - VL];
+    return v;
+#else
+    return __builtin_shuffle(a, b, lanes);
+#endif
+}
+
 INLINE VEC FN(gather)(const T *from, long step, long n) {
     T v[VL] = {0};
     for (long i = 0; i < n; i++) v[i] = from[i * step];
