@@ -11,7 +11,7 @@ from cpuconv.problem import Problem
 
 class Depthwise:
     name = "depthwise"
-    version = 4
+    version = 5
     plain = True
     strided = True
 
@@ -56,10 +56,9 @@ class Depthwise:
             unrolled = p.dilation == (1, 1) and sh == sw <= p.kh and ((p.kw in (3, 5) and sw <= 2) or (p.kw, sw) == (7, 1))
             # a vector's multiply-adds, and its share of loads, stores and loops
             cycles = p.n * vectors * inside * (1 / rates.fma_per_cycle if unrolled else 2) + outputs * (2 + 1.5 * sh * sw)
-            workspace = vl * taps
+            workspace = (taps + (in_rows * p.iw + band * p.ow) * p.itemsize) * vl  # with strips, which NHWC rarely needs
             if p.layout == "nchw" or p.ic < vl:
                 cycles += 6 * (outputs + p.n * -(-p.oh // band) * in_rows * p.iw * vectors)
-                workspace += (in_rows * p.iw + band * p.ow) * vl * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         seconds = 5e-7 + max(cycles / (1e9 * cpu.ghz), 0.6 * traffic / cpu.bandwidth(traffic))
         return Cost(seconds, workspace, vectors * vl * taps, native.plain_error(p))

@@ -131,9 +131,19 @@ static void FN(rows_any)(const FN(dw_rows) *d) {
                 const T *row = d->x + (iy + ky * g->dh - d->top) * d->x_row;
                 for (long kx = 0; kx < g->kw; kx++) {
                     const VEC w = d->w[ky * g->kw + kx];
-                    long ix = ox * g->sw - g->pl + kx * g->dw;
-                    UNROLL for (int b = 0; b < FN(BLOCK); b++, ix += g->sw)
-                        if (ix >= 0 && ix < g->iw) acc[b] += w * LOAD(row + ix * d->x_pixel);
+                    const long first = ox * g->sw - g->pl + kx * g->dw, step = g->sw * d->x_pixel;
+                    const T *x = row + first * d->x_pixel;
+                    if (first >= 0 && first + (FN(BLOCK) - 1) * g->sw < g->iw) {
+                        UNROLL for (int b = 0; b < FN(BLOCK); b++) {
+                            acc[b] += w * LOAD(x);
+                            STEP(x, step)
+                        }
+                        continue;
+                    }
+                    UNROLL for (int b = 0; b < FN(BLOCK); b++) {
+                        if (first + b * g->sw >= 0 && first + b * g->sw < g->iw) acc[b] += w * LOAD(x);
+                        STEP(x, step)
+                    }
                 }
             }
             FN(store_pixels)(d, acc, n, d->y + at, d->residual ? d->residual + at : NULL);
@@ -189,7 +199,7 @@ static int FN(depthwise_strip_task)(void *context, long index) {
     const FN(depthwise_job) *job = context;
     const conv_geometry *g = job->g;
     const long v = index % job->vectors, band = index / job->vectors % job->bands, image = index / (job->vectors * job->bands);
-    const long c = v * VL, lanes = MIN(VL, g->ic - c), oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy;
+    const long c = g->nhwc ? FN(vector_start)(g, v) : v * VL, lanes = MIN(VL, g->ic - c), oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy;
     const long top = MIN(g->ih, MAX(0, oy * g->sh - g->pt)), rows = MAX(0, MIN(g->ih, (oy + count - 1) * g->sh - g->pt + (g->kh - 1) * g->dh + 1) - top);
     const size_t in_bytes = (size_t)(rows * g->iw * VL) * sizeof(T), out_bytes = g->nhwc ? 0 : (size_t)(count * g->ow * VL) * sizeof(T);
     scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + aligned_size(out_bytes) + FN(weight_bytes)(g))};
@@ -204,7 +214,10 @@ static int FN(depthwise_strip_task)(void *context, long index) {
     FN(dw_rows) d = {.g = g, .x = in, .w = w, .x_row = g->iw * VL, .x_pixel = VL, .top = top, .oy = oy, .rows = count};
     if (g->nhwc) {
         for (long i = 0; i < rows; i++)
-            for (long j = 0; j < g->iw; j++) STORE(in + (i * g->iw + j) * VL, FN(load_part)(x + i * t->xs.row + j * t->xs.pixel, lanes));
+            for (long j = 0; j < g->iw; j++) {
+                const T *pixel = x + i * t->xs.row + j * t->xs.pixel;
+                STORE(in + (i * g->iw + j) * VL, lanes == VL ? LOAD(pixel) : FN(load_part)(pixel, lanes));
+            }
         d.y = y;
         d.residual = residual;
         d.y_row = t->ys.row;
@@ -237,6 +250,9 @@ INLINE int FN(by_planes)(const conv_geometry *g) {
     return !g->nhwc && plain && 2 * g->ow > VL;
 }
 
+/* Whether pixels lie so many bytes apart, a power of two, that those of a few rows of one vector do not fit into the sets of L1 that they share. */
+INLINE int FN(crowded)(const conv_geometry *g, const conv_tensors *t) { return t->xs.pixel * (long)sizeof(T) % (32 * VB * g->sw) == 0; }
+
 static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
     if (FN(by_planes)(g)) {
         const long bands = MAX(ceil_div(g->oh, blocking->block), threads == 1 ? 1 : MIN(ceil_div(g->oh, 8), ceil_div(8 * threads, g->ic)));
@@ -245,7 +261,7 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
         return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
     }
     FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, ceil_div(g->ic, VL), 0};
-    if (!g->nhwc || g->ic < VL) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
+    if (!g->nhwc || g->ic < VL || FN(crowded)(g, tensors)) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
     job.shift = FN(aligning_shift)(g, tensors);
     job.vectors += job.shift > 0;
     if (threads > 1) job.parts = MIN(job.vectors, ceil_div(4 * threads, MAX(1, g->n * job.bands)));
