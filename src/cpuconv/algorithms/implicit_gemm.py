@@ -76,11 +76,8 @@ class ImplicitGemm:
         else:
             waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
             share = valid_tap_share(p)
-            # visiting the accumulators costs about four steps of the summation, and as much where the panels are narrower and the steps shorter
-            most = 4 if cpu.isa_row.vector_bytes == 64 else 2
-            width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / most))
-            visit = 4 * max(1.0, (3 if most == 4 else 1.5) / width)
-            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
+            # visiting the accumulators costs about four steps of the summation
+            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + 4 / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             workspace = offsets
             if p.layout == "nchw":
                 strip = self._strip_rows(p, b.block) * p.iw
