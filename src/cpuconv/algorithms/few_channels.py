@@ -1,7 +1,7 @@
 """`few_channels`: few input channels in all or in each group, where a product over channels has little to sum and much to copy.
 
-NCHW: pixels in vectors; taps are shifts of rows that are copied once (`shifted_rows.h`). NHWC: tall tiles of pixels of padded rows (`pixel_tiles.h`);
-grouped: output channels of whole groups in vectors, lanes of input channels permuted to meet them (`grouped_lanes.h`).
+NCHW: pixels in vectors; taps are shifts of rows that are copied once (`shifted_rows.h`). NHWC, grouped: output channels of whole groups in vectors,
+lanes of input channels permuted to meet them (`grouped_lanes.h`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FewChannels:
         if p.layout == "nchw":
             return None
         if p.groups == 1:
-            return Rejection(f"{p.oc} output channels do not fill a vector of {vl}") if p.oc < vl else None
+            return Rejection("in NHWC it does grouped convolutions")
         if vl % p.ocg or vl // p.ocg * p.icg > vl or min(p.ic, p.oc) < vl:
             return Rejection(f"vectors of {vl} channels do not hold whole groups of {p.icg} input and {p.ocg} output channels")
         return None
@@ -49,13 +49,12 @@ class FewChannels:
         return down, across
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band. Where it is copied, their input takes a quarter of L2 or less, and is mostly not shared with other bands."""
-        if p.layout == "nhwc" and p.groups > 1:
+        """Output rows of a band. NCHW: their input takes about a quarter of L2, and is mostly not shared with other bands."""
+        if p.layout == "nhwc":
             return native.Blocking(2)
         down, across = self._phases(p)
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        elements = p.icg * down * across * self._pitch(p) if p.layout == "nchw" else p.ic * p.stride[0] * (p.stride[1] * p.ow + p.kw * p.dilation[1])
-        rows = cpu.l2 // (4 if p.layout == "nchw" else 8) // (elements * p.itemsize)
+        rows = cpu.l2 // 4 // (p.icg * down * across * self._pitch(p) * p.itemsize)
         return native.Blocking(min(p.oh, max(rows - halo, 8 * halo, 1)))
 
     def _shifted_rows(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
@@ -75,18 +74,6 @@ class FewChannels:
             cycles += p.oc * p.oh * (2 + 6 * width)
         return p.n * cycles, (p.icg * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
 
-    def _pixel_tiles(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
-        vl, wide = cpu.vector_length(p.dtype), cpu.isa_row.vector_bytes == 64
-        vectors = -(-p.oc // vl)
-        nv = min(p.oc // vl, -(-vectors // -(-vectors // (4 if wide else 2))))  # vectors of a panel
-        pixels = (16, 8, 8, 6)[nv - 1] if wide else (8, 6)[nv - 1]
-        row = (max(p.ow, pixels) * p.stride[1] + p.kw * p.dilation[1]) * p.ic  # elements of the copy
-        rows = self.blocking(p, cpu).block
-        band = (rows - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1
-        cycles = p.oh * -(-p.ow // pixels) * pixels * -(-vectors // nv) * nv * (p.k + 2) / cpu.rates.fma_per_cycle
-        cycles += -(-p.oh // rows) * band * (20 + 4 * row / vl)
-        return p.n * cycles, band * row * p.itemsize + 8 * p.k
-
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
         pixels = 8 if cpu.isa_row.vector_bytes == 64 else 4
@@ -100,8 +87,7 @@ class FewChannels:
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
-        of = self._shifted_rows if p.layout == "nchw" else self._pixel_tiles if p.groups == 1 else self._grouped_lanes
-        cycles, workspace = of(p, cpu)
+        cycles, workspace = self._shifted_rows(p, cpu) if p.layout == "nchw" else self._grouped_lanes(p, cpu)
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / 3  # a third of the traffic is not hidden

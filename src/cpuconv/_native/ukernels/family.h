@@ -24,7 +24,6 @@
 #include "involution.h"
 #include "shifted_rows.h"
 #include "grouped_lanes.h"
-#include "pixel_tiles.h"
 #include "few_channels.h"
 static const conv_family FN(FAMILY) = {
     .gemm_packed_size = FN(gemm_packed_size),
