@@ -141,7 +141,8 @@ def test_a_layer_is_the_function(layer):
     rank, rng = int(layer[-2]), np.random.default_rng(0)
     x, w, bias = rng.standard_normal((2, 4, *(7, 6, 5)[:rank])), rng.standard_normal((4, 2, *(3, 2, 3)[:rank])), rng.standard_normal(4)
     function = getattr(cpuconv, layer.replace("Conv", "conv").replace("T", "_t"))
-    options = {"groups": 2, "activation": "silu", "algorithm": "implicit_gemm"}  # of its own accord either may take another, for one of them packing counts
+    # of its own accord either may take another algorithm, for one of them packing counts
+    options = {"groups": 2, "activation": "silu", "algorithm": "implicit_gemm"}
     conv = getattr(cpuconv, layer)(w, bias, 2, 1, **options)
     expected = function(x, w, bias, 2, 1, **options)
     np.testing.assert_array_equal(conv(x), expected)
