@@ -22,7 +22,7 @@ def floating(algorithm, problem, machine) -> None:
     arrays = integers(problem)
     if algorithm.plain and problem.epilogue.activation is None:
         np.testing.assert_array_equal(run(plan, arrays, 2), reference.compute(problem, *arrays))
-    if plan.strided:
+    if algorithm.strided:
         arrays = normal(problem)
         x, y = (view(a.shape, problem.layout, a.dtype) for a in (arrays.x, arrays.residual))
         x[...], y[...] = arrays.x, arrays.residual
