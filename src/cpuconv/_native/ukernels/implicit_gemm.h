@@ -379,7 +379,10 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
     const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(ocg);
     FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1};
     pixel_block *blocks = NULL;
-    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, PIXEL_BLOCK, &blocks);
+    long size = PIXEL_BLOCK;
+    /* Where pixels and panels are few, smaller blocks, lest one thread have the last one to itself. */
+    if (threads > 1) size = MIN(size, MAX(24, g->oh * g->ow / ceil_div(6 * threads, MAX(1, parts * g->groups * g->n))));
+    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, size, &blocks);
     else job.count = ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
     job.blocks = blocks;
