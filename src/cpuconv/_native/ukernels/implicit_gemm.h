@@ -313,6 +313,17 @@ INLINE void FN(gapped_rows)(const conv_geometry *g, const conv_strides *s, T *re
     }
 }
 
+/* Rows of nv vectors, `row` apart, to the rows of a panel. */
+static void FN(pack_planes)(const T *from, long row, long rows, int nv, T *to, long nr) {
+    for (const T *end = from + rows * row; from < end; from += row, to += nr) {
+        if (nv >= 4) STORE(to + 3 * VL, LOAD(from + 3 * VL));
+        if (nv >= 3) STORE(to + 2 * VL, LOAD(from + 2 * VL));
+        if (nv >= 2) STORE(to + VL, LOAD(from + VL));
+        if (nv) STORE(to, LOAD(from));
+        else FN(copy)(to, from, VL / 2);
+    }
+}
+
 /* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
    consecutive in memory, C is a copy. */
 static int FN(channel_task)(void *context, long index) {
@@ -341,14 +352,17 @@ static int FN(channel_task)(void *context, long index) {
     if (gaps && z) FN(gapped_rows)(g, &in->ys, (T *)in->residual + at, p0, pixels, rows, copy, pixels, 0);
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
+    /* Rows of planes lie in as many pages: for more than the TLB holds, a copy is faster from some number of uses on. */
+    const int repaid = k >= 64 && rows >= 112;
     const long passes = ceil_div(k, kc);
     for (long pass = 0; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
         for (long j = 0; j < panels; j++) {
             const FN(panel) p = FN(panel_at)(pixels, j);
-            const int in_place = pointwise && p.valid == p.nr;
-            for (long i = k0, run; !in_place && i < k1; i += run) { /* one tap at a time, some of its channels */
+            const int whole = pointwise && p.valid == p.nr, in_place = whole && !repaid;
+            if (whole && repaid) FN(pack_planes)(x + k0 * in->xs.channel + p0 + p.column, in->xs.channel, k1 - k0, p.nv, b + p.column * kc, p.nr);
+            for (long i = k0, run; !whole && i < k1; i += run) { /* one tap at a time, some of its channels */
                 const long tap = i / icg, c = i % icg;
                 const long n = FN(column_runs)(g, &in->xs, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
                 T *to = b + p.column * kc + (i - k0) * p.nr;
