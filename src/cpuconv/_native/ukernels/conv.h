@@ -58,7 +58,8 @@ typedef struct {
 
 typedef struct {
     long block;    /* pixels, tiles or output rows that one task takes */
-    long channels; /* input channels of a strip (implicit GEMM, NCHW); channels of a task, of either kind (weight gradients) */
+    long channels; /* input channels of a strip (implicit GEMM, NCHW); channels that pass a block together (depthwise, NHWC); channels of a task, of
+                      either kind (weight gradients) */
     long chunks;   /* pieces of the sum that are computed apart (weight gradients) */
     long kc;       /* longest piece of the summation between two visits of the output */
     int mh, mw; /* Winograd: output tile per axis */

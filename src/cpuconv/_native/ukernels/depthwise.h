@@ -1,5 +1,6 @@
-/* Depthwise convolution (one input channel an output channel), any kernel size, stride and dilation. A vector holds VL channels of a pixel. For
-   one vector after the other, blocks of BLOCK_ROWS rows of BLOCK output pixels stay in registers while the taps pass. Taps in the padding are
+/* Depthwise convolution (one input channel an output channel), any kernel size, stride and dilation. A vector holds VL channels of a pixel. Blocks
+   of BLOCK_ROWS rows of BLOCK output pixels of one vector stay in registers while the taps pass; a whole band of one vector comes before the next,
+   or, in images that L2 does not hold, each block of all vectors before the next. Taps in the padding are
    skipped: rows by the bounds of loops, columns by a bit each. NHWC is read in place; fewer than VL channels, and NCHW that the kernels of
    depthwise_planes.h do not do, pass through strips of VL channels. */
 enum { FN(BLOCK) = 7, FN(BLOCK_ROWS) = NV_MAX / 2 };
@@ -16,16 +17,19 @@ typedef struct {
     const conv_tensors *tensors;
     conv_activation act;
     long bands, parts;   /* of one image's rows, and of its vectors of channels (NHWC) */
+    long together;       /* vectors that a block does after one another (NHWC) */
     long vectors, shift; /* shift: the second vector's first channel, where it is not VL so that loads do not cross cache lines; else 0 */
 } FN(depthwise_job);
 
-/* Output rows [oy, oy + rows) of one vector of channels, of which `lanes` exist. */
+/* Output rows [oy, oy + rows) of some vectors of channels, of which `lanes` exist in each. */
 typedef struct {
     const conv_geometry *g;
     const T *x;            /* pixel (top, 0) of the image */
     T *y;                  /* pixel (oy, 0) */
     const T *residual;     /* lies like y, or NULL */
-    const VEC *w;          /* [kh][kw], then the bias */
+    const VEC *w;          /* of each vector [kh][kw], then the bias */
+    const long *channel;   /* of each vector the first */
+    long vectors;
     long x_row, x_pixel, y_row, y_pixel;
     long top, oy, rows, lanes;
     conv_activation act;
@@ -74,22 +78,25 @@ INLINE void FN(tap_row)(const int kw, const int sw, const int edge, const int up
     }
 }
 
-/* One or two rows of n pixels from (oy, ox) on; kw and sw (= sh) are constants, dilation is 1. */
-INLINE void FN(block_of)(const int kw, const int sw, const int edge, const FN(dw_rows) *d, long oy, long rows, long ox, long n, unsigned inside) {
-    const conv_geometry *g = d->g;
-    const long iy = oy * sw - g->pt, first = MAX(0, -iy), last = MIN(g->kh + (rows - 1) * sw, g->ih - iy); /* rows of taps, of both rows */
-    const long both = rows == 1 ? last : MIN(last, sw), below = MIN(last, g->kh);
-    const long at = (oy - d->oy) * d->y_row + ox * d->y_pixel, pixel = d->x_pixel;
-    const T *x = d->x + (iy + first - d->top) * d->x_row + (ox * sw - g->pl) * pixel;
-    const VEC *w = d->w + first * kw;
+/* Of one or two output rows, the rows of taps that read the image: [first, both) only for the upper one, [both, below) for both, [below, last)
+   for the lower one. */
+typedef struct {
+    long rows, first, both, below, last;
+} FN(dw_taps);
+
+/* n pixels of one vector, from x and y on; kw and sw (= sh) are constants, dilation is 1. */
+INLINE void FN(block_of)(const int kw, const int sw, const int edge, const FN(dw_rows) *d, const FN(dw_taps) *r, const VEC *w, const T *x, long pixel, long x_row, long at, long y_row,
+                         long n, unsigned inside) {
+    const VEC bias = w[d->g->kh * kw];
     VEC acc0[FN(BLOCK)], acc1[FN(BLOCK)];
-    UNROLL for (int b = 0; b < FN(BLOCK); b++) acc0[b] = acc1[b] = d->w[g->kh * kw];
-    long k = first;
-    for (; k < both; k++, x += d->x_row, w += kw) FN(tap_row)(kw, sw, edge, 1, 0, x, pixel, inside, w, NULL, acc0, NULL);
-    if (FN(BLOCK_ROWS) > 1 && rows > 1) {
-        for (; k < below; k++, x += d->x_row, w += kw) FN(tap_row)(kw, sw, edge, 1, 1, x, pixel, inside, w, w - sw * kw, acc0, acc1);
-        for (; k < last; k++, x += d->x_row, w += kw) FN(tap_row)(kw, sw, edge, 0, 1, x, pixel, inside, NULL, w - sw * kw, NULL, acc1);
-        FN(store_pixels)(d, acc1, n, d->y + at + d->y_row, d->residual ? d->residual + at + d->y_row : NULL);
+    UNROLL for (int b = 0; b < FN(BLOCK); b++) acc0[b] = acc1[b] = bias;
+    long k = r->first;
+    w += k * kw;
+    for (; k < r->both; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, 1, 0, x, pixel, inside, w, NULL, acc0, NULL);
+    if (FN(BLOCK_ROWS) > 1 && r->rows > 1) {
+        for (; k < r->below; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, 1, 1, x, pixel, inside, w, w - sw * kw, acc0, acc1);
+        for (; k < r->last; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, 0, 1, x, pixel, inside, NULL, w - sw * kw, NULL, acc1);
+        FN(store_pixels)(d, acc1, n, d->y + at + y_row, d->residual ? d->residual + at + y_row : NULL);
     }
     FN(store_pixels)(d, acc0, n, d->y + at, d->residual ? d->residual + at : NULL);
 }
@@ -102,13 +109,25 @@ INLINE unsigned FN(columns_inside)(const conv_geometry *g, long ix, long count) 
 
 INLINE void FN(rows_of)(const int kw, const int sw, const FN(dw_rows) *d) {
     const conv_geometry *g = d->g;
-    const long columns = (FN(BLOCK) - 1) * sw + kw;
+    const long columns = (FN(BLOCK) - 1) * sw + kw, kh = g->kh, iw = g->iw, ow = g->ow, pl = g->pl, x_row = d->x_row, pixel = d->x_pixel, y_row = d->y_row, y_pixel = d->y_pixel;
+    const long taps = kh * kw + 1;
     for (long oy = d->oy, end = d->oy + d->rows, rows; oy < end; oy += rows) {
         rows = MIN(FN(BLOCK_ROWS), end - oy);
-        for (long ox = 0; ox < g->ow; ox += FN(BLOCK)) {
-            const long ix = ox * sw - g->pl, n = MIN(FN(BLOCK), g->ow - ox);
-            if (ix >= 0 && ix + columns <= g->iw && n == FN(BLOCK)) FN(block_of)(kw, sw, 0, d, oy, rows, ox, FN(BLOCK), 0);
-            else FN(block_of)(kw, sw, 1, d, oy, rows, ox, n, FN(columns_inside)(g, ix, (n - 1) * sw + kw));
+        const long iy = oy * sw - g->pt, first = MAX(0, -iy), last = MIN(kh + (rows - 1) * sw, g->ih - iy);
+        const FN(dw_taps) r = {rows, first, rows == 1 ? last : MIN(last, sw), MIN(last, kh), last};
+        const T *x = d->x + (iy + first - d->top) * x_row - pl * pixel;
+        const long y = (oy - d->oy) * y_row;
+        for (long ox = 0; ox < ow; ox += FN(BLOCK)) {
+            const long ix = ox * sw - pl, n = MIN(FN(BLOCK), ow - ox), at = y + ox * y_pixel;
+            const T *block = x + ox * sw * pixel;
+            const VEC *w = d->w;
+            const long *c = d->channel, *all = c + d->vectors;
+            if (ix >= 0 && ix + columns <= iw && n == FN(BLOCK))
+                for (; c < all; c++, w += taps) FN(block_of)(kw, sw, 0, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, FN(BLOCK), 0);
+            else {
+                const unsigned inside = FN(columns_inside)(g, ix, (n - 1) * sw + kw);
+                for (; c < all; c++, w += taps) FN(block_of)(kw, sw, 1, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, n, inside);
+            }
         }
     }
 }
@@ -118,36 +137,40 @@ typedef void (*FN(rows_kernel))(const FN(dw_rows) *d);
 ROWS(3, 1) ROWS(3, 2) ROWS(5, 1) ROWS(5, 2) ROWS(7, 1)
 #undef ROWS
 
-/* Any kernel size, stride and dilation, a row at a time. */
-static void FN(rows_any)(const FN(dw_rows) *d) {
+/* Any kernel size, stride and dilation: one row of one vector from ox on. */
+static void FN(block_of_any)(const FN(dw_rows) *d, long v, long oy, long ox) {
     const conv_geometry *g = d->g;
-    for (long i = 0; i < d->rows; i++)
-        for (long ox = 0; ox < g->ow; ox += FN(BLOCK)) {
-            const long iy = (d->oy + i) * g->sh - g->pt, n = MIN(FN(BLOCK), g->ow - ox), at = i * d->y_row + ox * d->y_pixel;
-            VEC acc[FN(BLOCK)];
-            UNROLL for (int b = 0; b < FN(BLOCK); b++) acc[b] = d->w[g->kh * g->kw];
-            for (long ky = 0; ky < g->kh; ky++) {
-                if (iy + ky * g->dh < 0 || iy + ky * g->dh >= g->ih) continue;
-                const T *row = d->x + (iy + ky * g->dh - d->top) * d->x_row;
-                for (long kx = 0; kx < g->kw; kx++) {
-                    const VEC w = d->w[ky * g->kw + kx];
-                    const long first = ox * g->sw - g->pl + kx * g->dw, step = g->sw * d->x_pixel;
-                    const T *x = row + first * d->x_pixel;
-                    if (first >= 0 && first + (FN(BLOCK) - 1) * g->sw < g->iw) {
-                        UNROLL for (int b = 0; b < FN(BLOCK); b++) {
-                            acc[b] += w * LOAD(x);
-                            STEP(x, step)
-                        }
-                        continue;
-                    }
-                    UNROLL for (int b = 0; b < FN(BLOCK); b++) {
-                        if (first + b * g->sw >= 0 && first + b * g->sw < g->iw) acc[b] += w * LOAD(x);
-                        STEP(x, step)
-                    }
+    const long iy = oy * g->sh - g->pt, n = MIN(FN(BLOCK), g->ow - ox), at = d->channel[v] + (oy - d->oy) * d->y_row + ox * d->y_pixel;
+    const VEC *w = d->w + v * (g->kh * g->kw + 1);
+    VEC acc[FN(BLOCK)];
+    UNROLL for (int b = 0; b < FN(BLOCK); b++) acc[b] = w[g->kh * g->kw];
+    for (long ky = 0; ky < g->kh; ky++) {
+        if (iy + ky * g->dh < 0 || iy + ky * g->dh >= g->ih) continue;
+        const T *row = d->x + d->channel[v] + (iy + ky * g->dh - d->top) * d->x_row;
+        for (long kx = 0; kx < g->kw; kx++) {
+            const VEC s = w[ky * g->kw + kx];
+            const long first = ox * g->sw - g->pl + kx * g->dw, step = g->sw * d->x_pixel;
+            const T *x = row + first * d->x_pixel;
+            if (first >= 0 && first + (FN(BLOCK) - 1) * g->sw < g->iw) {
+                UNROLL for (int b = 0; b < FN(BLOCK); b++) {
+                    acc[b] += s * LOAD(x);
+                    STEP(x, step)
                 }
+                continue;
             }
-            FN(store_pixels)(d, acc, n, d->y + at, d->residual ? d->residual + at : NULL);
+            UNROLL for (int b = 0; b < FN(BLOCK); b++) {
+                if (first + b * g->sw >= 0 && first + b * g->sw < g->iw) acc[b] += s * LOAD(x);
+                STEP(x, step)
+            }
         }
+    }
+    FN(store_pixels)(d, acc, n, d->y + at, d->residual ? d->residual + at : NULL);
+}
+
+static void FN(rows_any)(const FN(dw_rows) *d) {
+    for (long oy = d->oy; oy < d->oy + d->rows; oy++)
+        for (long ox = 0; ox < d->g->ow; ox += FN(BLOCK))
+            for (long v = 0; v < d->vectors; v++) FN(block_of_any)(d, v, oy, ox);
 }
 
 INLINE FN(rows_kernel) FN(rows_kernel_of)(const conv_geometry *g) {
@@ -178,17 +201,22 @@ static int FN(depthwise_task)(void *context, long index) {
     const conv_geometry *g = job->g;
     const FN(rows_kernel) kernel = FN(rows_kernel_of)(g);
     const long which = index % job->parts, band = index / job->parts % job->bands, image = index / (job->parts * job->bands);
-    VEC *w = pool_arena(TASK_ARENA, FN(weight_bytes)(g));
-    if (!w) return OUT_OF_MEMORY;
+    const long first = part(job->vectors, job->parts, which), end = part(job->vectors, job->parts, which + 1), together = MIN(job->together, end - first);
+    scratch s = {pool_arena(TASK_ARENA, aligned_size((size_t)together * FN(weight_bytes)(g)) + (size_t)together * sizeof(long))};
+    if (!s.next) return OUT_OF_MEMORY;
+    VEC *w = take(&s, (size_t)together * FN(weight_bytes)(g));
+    long *channel = take(&s, (size_t)together * sizeof(long));
     const conv_tensors *t = job->tensors;
     const long oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy, at = image * t->ys.image + oy * t->ys.row;
-    FN(dw_rows) d = {.g = g, .w = w, .x_row = t->xs.row, .x_pixel = t->xs.pixel, .y_row = t->ys.row, .y_pixel = t->ys.pixel, .oy = oy, .rows = count, .lanes = VL, .act = job->act};
-    for (long v = part(job->vectors, job->parts, which), end = part(job->vectors, job->parts, which + 1); v < end; v++) {
-        const long c = v && job->shift ? MIN(job->shift + (v - 1) * VL, g->ic - VL) : FN(vector_start)(g, v);
-        FN(take_weight)(job, c, w);
-        d.x = (const T *)t->x + image * t->xs.image + c;
-        d.y = (T *)t->y + at + c;
-        d.residual = t->residual ? (const T *)t->residual + at + c : NULL;
+    FN(dw_rows) d = {.g = g, .x = (const T *)t->x + image * t->xs.image, .y = (T *)t->y + at, .residual = t->residual ? (const T *)t->residual + at : NULL,
+                     .w = w, .channel = channel, .x_row = t->xs.row, .x_pixel = t->xs.pixel, .y_row = t->ys.row, .y_pixel = t->ys.pixel,
+                     .oy = oy, .rows = count, .lanes = VL, .act = job->act};
+    for (long v = first; v < end; v += together) {
+        d.vectors = MIN(together, end - v);
+        for (long i = 0; i < d.vectors; i++) {
+            channel[i] = v + i && job->shift ? MIN(job->shift + (v + i - 1) * VL, g->ic - VL) : FN(vector_start)(g, v + i);
+            FN(take_weight)(job, channel[i], w + i * (g->kh * g->kw + 1));
+        }
         kernel(&d);
     }
     return 0;
@@ -211,7 +239,7 @@ static int FN(depthwise_strip_task)(void *context, long index) {
     const long at = image * t->ys.image + oy * t->ys.row + c * t->ys.channel;
     const T *x = (const T *)t->x + image * t->xs.image + top * t->xs.row + c * t->xs.channel, *residual = t->residual ? (const T *)t->residual + at : NULL;
     T *y = (T *)t->y + at;
-    FN(dw_rows) d = {.g = g, .x = in, .w = w, .x_row = g->iw * VL, .x_pixel = VL, .top = top, .oy = oy, .rows = count};
+    FN(dw_rows) d = {.g = g, .x = in, .w = w, .channel = &(long){0}, .vectors = 1, .x_row = g->iw * VL, .x_pixel = VL, .top = top, .oy = oy, .rows = count};
     if (g->nhwc) {
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < g->iw; j++) {
@@ -237,10 +265,13 @@ static int FN(depthwise_strip_task)(void *context, long index) {
     return 0;
 }
 
-/* Where the first whole cache line of each pixel's channels begins, if all pixels have it there and its loads save more than one more vector costs; else 0. */
+/* Where the first whole cache line of each pixel's channels begins, if all pixels have it there and it saves more than one more vector costs; else 0.
+   Of the image, or, if each of its pixels is loaded but a few times, of the output: a store that crosses a line costs more than such a load. */
 INLINE long FN(aligning_shift)(const conv_geometry *g, const conv_tensors *t) {
-    const long shift = (long)(-((uintptr_t)t->x / sizeof(T)) % (uintptr_t)VL);
-    const int alike = g->ic % VL == 0 && t->xs.pixel % VL == 0 && t->xs.row % VL == 0, repaid = 2 * g->sh * g->sw * (g->ic / VL) > g->kh * g->kw;
+    const int output = g->sh * g->sw == 1;
+    const conv_strides *s = output ? &t->ys : &t->xs;
+    const long shift = (long)(-((uintptr_t)(output ? t->y : t->x) / sizeof(T)) % (uintptr_t)VL);
+    const int alike = g->ic % VL == 0 && s->pixel % VL == 0 && s->row % VL == 0, repaid = 2 * g->sh * g->sw * (g->ic / VL) > g->kh * g->kw;
     return VB >= 64 && alike && repaid ? shift : 0;
 }
 
@@ -260,7 +291,7 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
         FN(planes_job) job = {g, tensors, act, FN(packed_columns)(g), bands, threads == 1 ? 1 : MAX(1, MIN(g->ic * bands, repaid))};
         return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
     }
-    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, ceil_div(g->ic, VL), 0};
+    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, MAX(1, ceil_div(blocking->channels, VL)), ceil_div(g->ic, VL), 0};
     if (!g->nhwc || g->ic < VL || FN(crowded)(g, tensors)) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
     job.shift = FN(aligning_shift)(g, tensors);
     job.vectors += job.shift > 0;
