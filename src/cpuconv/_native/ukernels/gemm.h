@@ -12,6 +12,7 @@ typedef struct {
 } FN(tile);
 
 typedef void (*FN(ukernel))(const FN(tile) *);
+enum { FN(ACROSS) = 8 };
 
 #define UVEC VEC
 #define UVL VL
@@ -123,8 +124,8 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
     /* A B that is not packed is read from further away: the fewer times, the better. */
-    const long mr = p->nv == 4 && t.ldb != p->nr ? 6 : FN(gemm_mr)[p->nv], tiles = (rows + mr - 1) / mr, low = rows / tiles, higher = rows % tiles;
-    for (long i = 0; i < tiles; i++) {
+    const int mr = p->nv == 4 && t.ldb != p->nr ? 6 : FN(gemm_mr)[p->nv], tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
+    for (int i = 0; i < tiles; i++) {
         const long height = low + (i < higher);
         if (p->valid == p->nr) FN(gemm_ukernels)[p->nv][height - 1](&t);
         else FN(gemm_edge)(&t, p, height);
@@ -161,6 +162,32 @@ IN_MEMORY static void FN(gemm_even_rows)(const FN(tile) *tile, const FN(panel) *
     t.aoff = aoff;
     t.coff = t.zoff = coff;
     FN(gemm_tiles)(t, p, rows, a_step, c_step);
+}
+
+/* As gemm_even_rows on up to ACROSS panels whose columns of C follow each other (tiles[i]: of panel i), one row of tiles after another, so that C is
+   written in the order of memory. B must stay in L1. */
+IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, long count, long rows, long a_step, long c_step) {
+    long aoff[8], coff[8];
+    for (long i = 0; i < 8; i++) {
+        aoff[i] = i * a_step;
+        coff[i] = i * c_step;
+    }
+    for (long j = 0; j < count; j++) {
+        tiles[j].aoff = aoff;
+        tiles[j].coff = tiles[j].zoff = coff;
+    }
+    const int n = (int)ceil_div(rows, FN(gemm_mr)[panels[0].nv]), low = (int)rows / n, higher = (int)rows % n;
+    for (int i = 0; i < n; i++) {
+        const long height = low + (i < higher);
+        for (long j = 0; j < count; j++) {
+            FN(tile) *t = tiles + j;
+            if (panels[j].valid == panels[j].nr) FN(gemm_ukernels)[panels[j].nv][height - 1](t);
+            else FN(gemm_edge)(t, panels + j, height);
+            t->a += height * a_step;
+            t->c += height * c_step;
+            if (t->z) t->z += height * c_step;
+        }
+    }
 }
 
 INLINE void FN(set_clip)(FN(tile) *t, const conv_activation act) {

@@ -178,7 +178,10 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
 
     if (!even) FN(pixel_offsets)(r, x0, rows, x_row, x_pixel, aoff);
     const long count = FN(tap_segments_of)(g, r, view, all), total = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (view->c1 - view->c0);
-    const long passes = MAX(1, ceil_div(total, job->blocking->kc));
+    const long passes = MAX(1, ceil_div(total, job->blocking->kc)), panels = last - first;
+    const int across = even && passes == 1 && view->y_column == 1 && panels > 1 && panels <= FN(ACROSS) && total * panels * NV_MAX * VB <= IN_L1;
+    FN(tile) tiles[FN(ACROSS)];
+    FN(panel) each[FN(ACROSS)];
     FN(tile) t = {.a = view->x + y0 * x_row - g->pt * view->x_row + x0 * x_pixel - g->pl * view->x_pixel, .segments = piece, .step = 1};
     for (long i = first, spread = 0; i < last; i++) {
         const FN(panel) p = FN(panel_at)(ocg, i);
@@ -196,14 +199,23 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
         for (long pass = 0; pass < passes; pass++) {
             t.count = FN(cut)(&cursor, &done, all + count, part(total, passes, pass + 1) - part(total, passes, pass), piece);
             if (pass == passes - 1) FN(set_clip)(&t, act);
-            if (even) FN(gemm_even_rows)(&t, &p, rows, x_pixel, y_pixel);
+            if (across) {
+                tiles[i - first] = t;
+                each[i - first] = p;
+            } else if (even) FN(gemm_even_rows)(&t, &p, rows, x_pixel, y_pixel);
             else FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
             t.z = t.c;
             t.bias_n = NULL;
         }
-        if (act.kind > ACT_CLIP)
+        if (act.kind > ACT_CLIP && !across)
             for (long row = 0; row < rows; row++) FN(activate)(act, t.c + (even ? row * y_pixel : coff[row]), p.valid);
     }
+    if (!across) return;
+    T *c = tiles[0].c;
+    const long columns = each[panels - 1].column + each[panels - 1].valid - each[0].column;
+    FN(gemm_across)(tiles, each, panels, rows, x_pixel, view->y_pixel);
+    if (act.kind > ACT_CLIP)
+        for (long row = 0; row < rows; row++) FN(activate)(act, c + row * view->y_pixel, columns);
 }
 
 /* One block of pixels where outputs are few, all of its group. */
