@@ -413,7 +413,9 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
     if (job.count < 0) return OUT_OF_MEMORY;
     job.blocks = blocks;
     /* Enough tasks for all threads to end together; NCHW arranges its pixels anew for each part. */
-    if (threads > 1) job.split = MIN(parts, ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, job.count * g->groups * g->n)));
+    const long weight = g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T), image = g->ih * g->iw * g->ic * (long)sizeof(T);
+    if (g->nhwc && job.count > 1 && weight > 1 << 20 && image < 1 << 20) job.split = parts;
+    else if (threads > 1) job.split = MIN(parts, ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, job.count * g->groups * g->n)));
     const int status = pool_run(g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
     free(blocks);
     return status;
