@@ -9,6 +9,8 @@ typedef struct {
     long count, ldb, step;           /* segments; between rows of B; between columns of A */
     int clip;
     T low, high;
+    long span, next;                 /* elements of B; from it to what B is next, where that comes from beyond L2, else 0 */
+    long ahead, each;                /* prefetched meanwhile: from B to the first line; elements for each row, of one or two lines */
 } FN(tile);
 
 typedef void (*FN(ukernel))(const FN(tile) *);
@@ -47,23 +49,25 @@ typedef T FN(halfu) __attribute__((vector_size(VB / 2), aligned(sizeof(T)), may_
 #undef UK
 #endif
 
-/* Indexed by vectors in the panel (0: half a vector), then by rows - 1. */
-static const FN(ukernel) FN(gemm_ukernels)[NV_MAX + 1][8] = {
-#define ROW6(nv) FN(gemm_1x##nv), FN(gemm_2x##nv), FN(gemm_3x##nv), FN(gemm_4x##nv), FN(gemm_5x##nv), FN(gemm_6x##nv)
-#define ROW8(nv) ROW6(nv), FN(gemm_7x##nv), FN(gemm_8x##nv)
+/* Indexed by `far`, by vectors in the panel (0: half a vector), then by rows - 1. */
+static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][8] = {
+#define ROW6(far, nv) FN(gemm_##far##1x##nv), FN(gemm_##far##2x##nv), FN(gemm_##far##3x##nv), FN(gemm_##far##4x##nv), FN(gemm_##far##5x##nv), FN(gemm_##far##6x##nv)
+#define ROW8(far, nv) ROW6(far, nv), FN(gemm_##far##7x##nv), FN(gemm_##far##8x##nv)
 #if HALF_VECTORS
-    {FN(gemm_half_1x1), FN(gemm_half_2x1), FN(gemm_half_3x1), FN(gemm_half_4x1), FN(gemm_half_5x1), FN(gemm_half_6x1), FN(gemm_half_7x1), FN(gemm_half_8x1)},
+#define HALF {FN(gemm_half_1x1), FN(gemm_half_2x1), FN(gemm_half_3x1), FN(gemm_half_4x1), FN(gemm_half_5x1), FN(gemm_half_6x1), FN(gemm_half_7x1), FN(gemm_half_8x1)}
 #else
-    {0},
+#define HALF {0}
 #endif
-    {ROW8(1)},
 #if NV_MAX == 2
-    {ROW6(2)},
+#define ROWS(far) {HALF, {ROW8(, 1)}, {ROW6(far, 2)}}
 #else
-    {ROW8(2)}, {ROW8(3)}, {ROW6(4)},
+#define ROWS(far) {HALF, {ROW8(, 1)}, {ROW8(far, 2)}, {ROW8(far, 3)}, {ROW6(far, 4)}}
 #endif
+    ROWS(), ROWS(far_)
 #undef ROW6
 #undef ROW8
+#undef HALF
+#undef ROWS
 };
 /* Rows of the tallest tiles. AVX-512 could keep more, but stores of more than some 20 accumulators at once hold up the next tile. */
 #if VB == 64
@@ -116,18 +120,29 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
     whole.c = c;
     whole.coff = whole.zoff = offsets;
     if (t->z) whole.z = c;
-    FN(gemm_ukernels)[p->nv][height - 1](&whole);
+    FN(gemm_ukernels)[0][p->nv][height - 1](&whole);
     for (long i = 0; i < height; i++) FN(copy)(t->c + t->coff[i], c + offsets[i], p->valid);
+}
+
+/* Tile `index` of `count` on one panel. The first ones fetch what B is next, a line for each row of B, or two where tiles are few: were all of
+   it read by the first tile of the next product, that one would wait for L3, and Winograd of many channels took up to 1.7 times as long. */
+INLINE void FN(gemm_tile)(FN(tile) *t, const int far, long nv, long height, long index, long count) {
+    const int lines = count >= nv ? 1 : 2, fetches = far && lines * index < nv;
+    if (fetches) {
+        t->ahead = t->next + t->span / nv * lines * index;
+        t->each = lines * VL;
+    }
+    FN(gemm_ukernels)[fetches][nv][height - 1](t);
 }
 
 /* All tiles of `rows` rows on one panel, in heights as even as can be. After a tile of h rows, A, C and z are h times their steps further on,
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
     /* A B that is not packed is read from further away: the fewer times, the better. */
-    const int mr = p->nv == 4 && t.ldb != p->nr ? 6 : FN(gemm_mr)[p->nv], tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
+    const int nv = p->nv, far = t.next > 0, mr = nv == 4 && t.ldb != p->nr ? 6 : FN(gemm_mr)[nv], tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
     for (int i = 0; i < tiles; i++) {
         const long height = low + (i < higher);
-        if (p->valid == p->nr) FN(gemm_ukernels)[p->nv][height - 1](&t);
+        if (p->valid == p->nr) FN(gemm_tile)(&t, far, nv, height, i, tiles);
         else FN(gemm_edge)(&t, p, height);
         if (t.bias_m) t.bias_m += height;
         if (c_step) {
@@ -181,7 +196,7 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
         const long height = low + (i < higher);
         for (long j = 0; j < count; j++) {
             FN(tile) *t = tiles + j;
-            if (panels[j].valid == panels[j].nr) FN(gemm_ukernels)[panels[j].nv][height - 1](t);
+            if (panels[j].valid == panels[j].nr) FN(gemm_ukernels)[0][panels[j].nv][height - 1](t);
             else FN(gemm_edge)(t, panels + j, height);
             t->a += height * a_step;
             t->c += height * c_step;

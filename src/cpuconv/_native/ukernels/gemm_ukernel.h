@@ -1,8 +1,8 @@
 /* The micro-kernels C[mr][nv vectors] = A B + bias + z, one function for each mr up to MR(nv). Included once per vector
    width: full vectors, and half ones for narrow tails. Rows of A and C are addressed by offsets, so that A is read in
-   place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments.
+   place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments. `far`: what B is next is prefetched.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
-INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t) {
+INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *t) {
     UVEC acc[8][4];
     long next[8]; /* from the first row to each */
     UNROLL for (int j = 0; j < nv; j++) {
@@ -12,10 +12,17 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t) {
     if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
     UNROLL for (int i = 1; i < mr; i++) next[i] = t->aoff[i] - t->aoff[0];
     const segment *run = t->segments;
+    const T *fetched = far ? t->b + run->b * t->ldb + t->ahead : NULL;
+    const long each = far ? t->each : 0, more = each - VL;
     for (long left = t->count; left > 0; left--, run++) {
         const long step = t->step, ldb = t->ldb;
         const T *a = t->a + t->aoff[0] + run->a, *b = t->b + run->b * ldb;
         for (const T *end = a + run->length * step; a < end; a += step, b += ldb) {
+            if (far) {
+                __builtin_prefetch(fetched, 0, 2);
+                __builtin_prefetch(fetched + more, 0, 2); /* the same line, or one more */
+                fetched += each;
+            }
             UVEC bv[4];
             UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
             UNROLL for (int i = 0; i < mr; i++) {
@@ -36,8 +43,12 @@ INLINE void UK(body)(const int mr, const int nv, const FN(tile) *t) {
     UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(t->c + t->coff[i] + j * UVL) = acc[i][j];
 }
 #define UKERNEL(mr, nv) \
-    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, t); }
+    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); }
 UKERNEL(1, 1) UKERNEL(2, 1) UKERNEL(3, 1) UKERNEL(4, 1) UKERNEL(5, 1) UKERNEL(6, 1) UKERNEL(7, 1) UKERNEL(8, 1)
+#undef UKERNEL
+#define UKERNEL(mr, nv)                                                               \
+    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); } \
+    IN_MEMORY static void UK(far_##mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 1, t); }
 #if UNV >= 2
 UKERNEL(1, 2) UKERNEL(2, 2) UKERNEL(3, 2) UKERNEL(4, 2) UKERNEL(5, 2) UKERNEL(6, 2)
 #endif

@@ -180,6 +180,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const long count = FN(tap_segments_of)(g, r, view, all), total = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (view->c1 - view->c0);
     const long passes = MAX(1, ceil_div(total, job->blocking->kc)), panels = last - first;
     const int across = even && passes == 1 && view->y_column == 1 && panels > 1 && panels <= FN(ACROSS) && total * panels * NV_MAX * VB <= IN_L1;
+    const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > FAR;
     FN(tile) tiles[FN(ACROSS)];
     FN(panel) each[FN(ACROSS)];
     FN(tile) t = {.a = view->x + y0 * x_row - g->pt * view->x_row + x0 * x_pixel - g->pl * view->x_pixel, .segments = piece, .step = 1};
@@ -198,6 +199,8 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
         t.clip = 0;
         for (long pass = 0; pass < passes; pass++) {
             t.count = FN(cut)(&cursor, &done, all + count, part(total, passes, pass + 1) - part(total, passes, pass), piece);
+            t.span = (part(total, passes, pass + 1) - part(total, passes, pass)) * p.nr;
+            t.next = far ? t.span : 0;
             if (pass == passes - 1) FN(set_clip)(&t, act);
             if (across) {
                 tiles[i - first] = t;
@@ -414,7 +417,7 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
     job.blocks = blocks;
     /* Enough tasks for all threads to end together; NCHW arranges its pixels anew for each part. */
     const long weight = g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T), image = g->ih * g->iw * g->ic * (long)sizeof(T);
-    if (g->nhwc && job.count > 1 && weight > 1 << 20 && image < 1 << 20) job.split = parts;
+    if (g->nhwc && job.count > 1 && weight > FAR && image < FAR) job.split = parts;
     else if (threads > 1) job.split = MIN(parts, ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, job.count * g->groups * g->n)));
     const int status = pool_run(g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
     free(blocks);

@@ -159,7 +159,7 @@ static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long 
         const long height = low + (i < higher);
         FN(prefetch)(in);
         FN(prefetch)(out);
-        FN(gemm_ukernels)[p->nv][height - 1](&t);
+        FN(gemm_tile)(&t, t.next > 0, p->nv, height, i, count);
         t.a += height * channels;
         t.c += height * p->nr;
         if (t.z) t.z += height * p->nr;
@@ -169,15 +169,17 @@ static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long 
 /* M of one panel: a GEMM for each point of the weight and each coordinate of the tiles that it serves. */
 static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p, const T *u, const T *v, T *m, FN(ahead) *in, FN(ahead) *out) {
     const long icg = job->g->ic / job->g->groups, nh = job->tile->nh, nw = job->tile->nw, passes = ceil_div(icg, job->blocking->kc);
+    const long size = job->uh * job->uw * icg * FN(padded)(job->g->oc / job->g->groups) * (long)sizeof(T), next = size > FAR ? icg * p->nr : 0;
     for (long uy = 0; uy < job->uh; uy++)
         for (long ux = 0; ux < job->uw; ux++, u += icg * p->nr)
             for (long y = uy; y < (uy < job->uh - 1 ? uy + 1 : nh); y++)
                 for (long x = ux; x < (ux < job->uw - 1 ? ux + 1 : nw); x++) {
-                    FN(tile) tile = {.a = v + (y * nw + x) * job->v_stride, .b = u, .ldb = p->nr, .c = m + (y * nw + x) * job->m_stride, .count = 1, .step = 1};
+                    FN(tile) tile = {.a = v + (y * nw + x) * job->v_stride, .b = u, .ldb = p->nr, .c = m + (y * nw + x) * job->m_stride, .count = 1, .step = 1, .next = next};
                     for (long pass = 0; pass < passes; pass++) {
                         const long k0 = part(icg, passes, pass);
                         const segment piece = {k0, k0, part(icg, passes, pass + 1) - k0};
                         tile.segments = &piece;
+                        tile.span = piece.length * p->nr;
                         FN(multiply_matrix)(tile, p, b->tiles, job->channels, in, out);
                         tile.z = tile.c;
                     }
