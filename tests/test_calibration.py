@@ -49,7 +49,7 @@ def test_rates_are_measured_and_kept(quick):
 
 def test_without_it_rates_are_typical():
     assert wisdom.calibrated(HERE) is HERE
-    assert HERE.rates == cpu.typical_rates(HERE.isa_row)
+    assert HERE.rates == cpu.typical_rates(HERE.isa_row, HERE.model)
     assert "typical" in config.configuration()["rates of a core"]
 
 

@@ -61,7 +61,8 @@ class Im2col:
         # OpenBLAS packs both operands and loses on small ones; a call costs about a microsecond
         efficiency = 0.85 * min(1.0, p.ocg / 64 + 0.1) * min(1.0, p.k / 64 + 0.1) * min(1.0, block / 64)
         calls = math.ceil(pixels / block) * p.groups
-        seconds = p.flops / cpu.peak(p.dtype) / efficiency + calls * 1e-6
+        traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) + p.oc * p.k) * p.itemsize
+        seconds = max(p.flops / cpu.peak(p.dtype) / efficiency, 1.2 * traffic / cpu.bandwidth(traffic)) + calls * 1e-6
         if pointwise and p.layout == "nchw" and p.ocg <= 4:
             # few rows: it streams the pixels once, faster than tiles do
             seconds = pixels * (p.ic + p.oc) * p.itemsize / (1.6 * cpu.bandwidth(cpu.l3)) * (0.88 + 0.12 * p.ocg) + (calls - 1) * 0.1e-6

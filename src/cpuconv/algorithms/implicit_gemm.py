@@ -72,7 +72,7 @@ class ImplicitGemm:
         if self._channel_rows(p, cpu):
             pixels = p.oh * p.ow
             waste = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
-            compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 24 / (p.k * min(p.ocg, 6)))
+            compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 24 * cpu.quickness / (p.k * min(p.ocg, 6)))
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
                 steps = (3 / vl if p.stride[1] == 1 else 1) + 8 / p.ow
                 compute += p.n * p.groups * pixels * p.k * steps * cycle
@@ -86,7 +86,7 @@ class ImplicitGemm:
             # visiting the accumulators costs some steps of the summation; in tiles of 16 registers the more, the narrower they are
             width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / 2))
             visit = 2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width)
-            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
+            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit * cpu.quickness / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             workspace = offsets
             if p.layout == "nchw":
                 strip = self._strip_rows(p, b.block) * p.iw

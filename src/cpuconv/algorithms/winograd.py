@@ -79,18 +79,20 @@ class Winograd:
         tiles = p.n * p.groups * dh * math.ceil(math.ceil(p.oh / dh) / mh) * dw * math.ceil(math.ceil(p.ow / dw) / mw)
         lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg)
         weight = convolution.packed_size() * p.itemsize
-        gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 4 / p.icg)
-        # the weight is read once for each block of tiles: from L3 that hides behind the products, from memory half of it
+        gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 4 * cpu.quickness / p.icg)
+        # the weight is read once for each block of tiles: from L3 during the products, from memory half of it besides
         blocks = math.ceil(tiles / self.blocking(p, cpu).block)
+        gemm = max(gemm, blocks * weight / (1e9 * cpu.rates.l3))
         gemm += blocks * max(0.0, weight - cpu.l3 / 2) / (2e9 * cpu.rates.memory)
         # one-dimensional transforms of a tile, per vector of channels, grow with the points of either axis
         ic_vectors, oc_vectors = math.ceil(p.icg / vl), math.ceil(lanes / vl)
         transforms = tiles * n * self.points * (1.1 * ic_vectors + 0.85 * oc_vectors) / (1e9 * cpu.ghz)
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
-        # NCHW transposes besides; NHWC is prefetched during the products, of which few channels make too few
+        # NCHW transposes besides; NHWC is prefetched during the products, of which few channels make too few: else each line takes some cycles
         passes = 1.0 if p.layout == "nhwc" else 1.4
-        waiting = 0.3 if p.layout == "nhwc" and p.icg >= 2 * vl else 2.0
-        seconds = 2e-6 + gemm + passes * transforms + waiting * traffic / cpu.bandwidth(traffic) + native.shared_lines(p, cpu)
+        cycles = 0 if p.layout == "nhwc" and p.icg >= 4 * vl else 8
+        waiting = 0.3 * traffic / cpu.bandwidth(traffic) + cycles * traffic / native.LINE / (1e9 * cpu.ghz)
+        seconds = 2e-6 + gemm + passes * transforms + waiting + native.shared_lines(p, cpu)
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
