@@ -33,7 +33,7 @@ enum {
     PLANE_TASK = 4096, /* outputs of a task of planes, at least */
     LINE_BYTES = 64,   /* of cache */
     FAR = 1 << 20,     /* bytes of a weight that does not stay in L2 */
-    IN_L1 = 20 << 10,  /* bytes that stay in L1 beside what streams through it */
+    IN_L1 = 24 << 10,  /* bytes that stay in L1 beside what streams through it */
     CACHED = 8 << 20,  /* bytes of images that the caches hold until the next call */
 };
 

@@ -201,6 +201,7 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
             t->a += height * a_step;
             t->c += height * c_step;
             if (t->z) t->z += height * c_step;
+            if (t->bias_m) t->bias_m += height;
         }
     }
 }

@@ -367,9 +367,14 @@ static int FN(channel_task)(void *context, long index) {
     if (gaps && z) FN(gapped_rows)(g, &in->ys, (T *)in->residual + at, p0, pixels, rows, copy, pixels, 0);
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
-    /* Rows of planes lie in as many pages: for more than the TLB holds, a copy is faster from some number of uses on. */
-    const int repaid = k >= 64 && rows >= 112;
+    /* Rows of planes lie in as many pages: for more than the TLB holds, a copy is faster from some number of uses on; sooner where they meet in few
+       sets of L1. */
+    const long lines = in->xs.channel * (long)sizeof(T) % 4096 / LINE_BYTES;
+    const int repaid = (k >= 64 && rows >= 112) || (k >= 128 && rows >= 48 && lines % 16 == 0);
     const long passes = ceil_div(k, kc);
+    const int across = passes == 1 && panels > 1 && panels <= FN(ACROSS) && k * panels * NV_MAX * VB <= IN_L1;
+    FN(tile) tiles[FN(ACROSS)];
+    FN(panel) each[FN(ACROSS)];
     for (long pass = 0; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
@@ -394,9 +399,14 @@ static int FN(channel_task)(void *context, long index) {
             t.bias_m = pass ? NULL : (const T *)in->bias + o0;
             t.c = y + p.column;
             t.z = pass ? t.c : z ? z + p.column : NULL;
-            FN(gemm_even_rows)(&t, &p, rows, k, c_row);
+            if (across) {
+                tiles[j] = t;
+                each[j] = p;
+                if (j < panels - 1) continue;
+                FN(gemm_across)(tiles, each, panels, rows, k, c_row);
+            } else FN(gemm_even_rows)(&t, &p, rows, k, c_row);
             if (pass == passes - 1 && job->act.kind > ACT_CLIP)
-                for (long i = 0; i < rows; i++) FN(activate)(job->act, t.c + i * c_row, p.valid);
+                for (long i = 0; i < rows; i++) FN(activate)(job->act, across ? y + i * c_row : t.c + i * c_row, across ? pixels : p.valid);
         }
     }
     if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
