@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "_native": {"_native"},
     "_jit": {"_jit", "_native"},
     "cpu": {"_native", *LEAVES},
-    "threads": {"cpu", *LEAVES},
+    "threads": {"cpu", "_native", *LEAVES},
     "plan": {"_native", "cpu", "problem", *LEAVES},
     "reference": {"plan", "problem", *LEAVES},
     "algorithms": {"algorithms", "_jit", "_native", "cpu", "plan", "problem", "reference", "threads", *LEAVES},

@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from cpuconv import cpu
+from cpuconv._native import core
 
-SECONDS_A_THREAD = 8e-6
-"""Work below which one more thread costs more than it brings: waking it takes some microseconds."""
+SECONDS_A_THREAD = 3e-6
+"""Work below which one more thread costs more than it brings: starting and awaiting one that is awake takes a microsecond."""
+
+SECONDS_TO_WAKE = 50e-6
+"""Work below which sleeping threads are left alone: waking them takes up to 15 microseconds in a virtual machine."""
 
 _default: int | None = None
 _override: ContextVar[int | None] = ContextVar("cpuconv_threads", default=None)
@@ -80,6 +84,6 @@ def threads(n: int) -> Iterator[None]:
 
 def for_work(seconds: float) -> int:
     """Threads that work of so many single-threaded seconds is worth."""
-    if seconds < 2 * SECONDS_A_THREAD:
+    if seconds < 2 * SECONDS_A_THREAD or (seconds < SECONDS_TO_WAKE and not core.awake()):
         return 1
     return min(get_num_threads(), math.ceil(seconds / SECONDS_A_THREAD))

@@ -118,6 +118,7 @@ cdef extern from "separable.h" nogil:
 cdef extern from "pool.h" nogil:
     ctypedef int (*pool_task)(void *, long) noexcept nogil
     int pool_run(pool_task, void *, long, int) noexcept
+    int pool_awake() noexcept
     int TASK_ARENA
     void *pool_arena(int, size_t) noexcept
 
@@ -524,6 +525,11 @@ cdef class WeightGradient:
                 status = self.family.weight_gemm(&self.g, &self.blocking, &t, threads)
         if status:
             raise MemoryError("weight gradient: no memory for the workspace of a thread")
+
+
+def awake():
+    """Whether short work is worth sharing: the pool's threads are awake, or calls follow each other so soon that once woken they stay so."""
+    return bool(pool_awake())
 
 
 def run_tasks(uintptr_t task, uintptr_t context, long tasks, int threads):

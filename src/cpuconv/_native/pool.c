@@ -13,19 +13,29 @@ enum { MAX_WORKERS = 255, SPIN_NS = 50000, ALIGNMENT = 64 };
 static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER; /* held by the caller whose region runs */
 static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-static int workers; /* started so far; changed by the owner only */
 
+/* What a worker reads when it starts is in one cache line. */
 static struct {
-    pool_task task;
+    _Alignas(ALIGNMENT) atomic_uint generation; /* counts regions; idle workers wait for it to change */
+    atomic_int open;                            /* 1 while a worker may join */
+    atomic_int inside;                          /* workers that joined or look whether they may */
+    int threads;                                /* the caller, and workers with a lower index than their number. From here on */
+    pool_task task;                             /* written only while the region is not open and no worker is inside */
     void *context;
-    long tasks;
-    int helpers; /* workers with a lower index take part */
-} region;        /* written only while no region is open and no worker is inside */
-static atomic_long next_task;
-static atomic_int failure;
-static atomic_uint generation; /* counts regions; idle workers wait for it to change */
-static atomic_int open_region; /* 1 while a worker may join */
-static atomic_int inside;      /* workers that joined or look whether they may */
+} region;
+
+/* Tasks that one thread does from the first on, while others that have done theirs take the last ones. Calls that follow each other on the same
+   arrays find them in the same core's cache: with one queue for all, half of them were in the other's. */
+static struct {
+    _Alignas(ALIGNMENT) atomic_long left;
+    long first;       /* the owner's alone */
+    atomic_long last; /* one past it */
+} shares[MAX_WORKERS + 1];
+
+static _Alignas(ALIGNMENT) atomic_int failure;
+static atomic_int workers; /* started so far; changed by the owner only */
+static atomic_int asleep;
+static _Atomic int64_t used; /* when a call last ended */
 
 static void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -41,13 +51,19 @@ static int64_t now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void drain(pool_task task, void *context, long tasks) {
-    long i;
-    while ((i = atomic_fetch_add(&next_task, 1)) < tasks) {
-        int status = task(context, i);
-        if (status) {
-            atomic_store(&failure, status);
-            atomic_store(&next_task, tasks);
+static int claim(atomic_long *left) {
+    for (long n = atomic_load(left); n > 0;)
+        if (atomic_compare_exchange_weak(left, &n, n - 1)) return 1;
+    return 0;
+}
+
+/* What thread `self` does: its own share, then what is left of others'. */
+static void drain(pool_task task, void *context, int threads, int self) {
+    for (int k = 0; k < threads; k++) {
+        const int other = (self + k) % threads;
+        while (!atomic_load(&failure) && claim(&shares[other].left)) {
+            const int status = task(context, k ? atomic_fetch_sub(&shares[other].last, 1) - 1 : shares[self].first++);
+            if (status) atomic_store(&failure, status);
         }
     }
 }
@@ -55,22 +71,25 @@ static void drain(pool_task task, void *context, long tasks) {
 static unsigned await_region(unsigned seen) {
     int64_t end = now_ns() + SPIN_NS;
     for (unsigned spins = 1;; spins++) {
-        unsigned g = atomic_load_explicit(&generation, memory_order_acquire);
+        unsigned g = atomic_load_explicit(&region.generation, memory_order_acquire);
         if (g != seen) return g;
         relax();
         if (spins % 64 == 0 && now_ns() > end) break;
     }
     pthread_mutex_lock(&sleep_lock);
-    while (atomic_load(&generation) == seen) pthread_cond_wait(&wake, &sleep_lock);
+    atomic_fetch_add(&asleep, 1);
+    while (atomic_load(&region.generation) == seen) pthread_cond_wait(&wake, &sleep_lock);
+    atomic_fetch_sub(&asleep, 1);
     pthread_mutex_unlock(&sleep_lock);
-    return atomic_load(&generation);
+    return atomic_load(&region.generation);
 }
 
 /* A worker that wakes late finds the region closed and is not waited for. */
 static void join_region(int index) {
-    atomic_fetch_add(&inside, 1);
-    if (atomic_load(&open_region) && index < region.helpers) drain(region.task, region.context, region.tasks);
-    atomic_fetch_sub(&inside, 1);
+    __builtin_prefetch(&shares[index + 1], 1);
+    atomic_fetch_add(&region.inside, 1);
+    if (atomic_load(&region.open) && index + 1 < region.threads) drain(region.task, region.context, region.threads, index + 1);
+    atomic_fetch_sub(&region.inside, 1);
 }
 
 struct worker_start {
@@ -90,9 +109,10 @@ static void *worker(void *p) {
 
 /* After fork only the caller exists in the child: forget the workers and the locks that they may have held. */
 static void forget_workers(void) {
-    workers = 0;
-    atomic_store(&open_region, 0);
-    atomic_store(&inside, 0);
+    atomic_store(&workers, 0);
+    atomic_store(&asleep, 0);
+    atomic_store(&region.open, 0);
+    atomic_store(&region.inside, 0);
     pthread_mutex_init(&owner, NULL);
     pthread_mutex_init(&sleep_lock, NULL);
     pthread_cond_init(&wake, NULL);
@@ -106,48 +126,63 @@ static void start_workers(int count) {
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    while (workers < count) {
+    for (int index = atomic_load(&workers); index < count; index++) {
         struct worker_start *start = malloc(sizeof *start);
         pthread_t thread;
         if (!start) break;
-        *start = (struct worker_start){workers, atomic_load(&generation)};
+        *start = (struct worker_start){index, atomic_load(&region.generation)};
         if (pthread_create(&thread, &attributes, worker, start)) {
             free(start);
             break;
         }
-        workers++;
+        atomic_fetch_add(&workers, 1);
     }
     pthread_attr_destroy(&attributes);
+}
+
+static int run_alone(pool_task task, void *context, long tasks) {
+    int status = 0;
+    for (long i = 0; i < tasks && !status; i++) status = task(context, i);
+    return status;
+}
+
+static int run_shared(pool_task task, void *context, long tasks, int threads) {
+    start_workers(threads - 1);
+    region.task = task;
+    region.context = context;
+    region.threads = threads;
+    for (int t = 0; t < threads; t++) {
+        const long first = tasks * t / threads, last = tasks * (t + 1) / threads;
+        shares[t].first = first;
+        atomic_store_explicit(&shares[t].last, last, memory_order_relaxed);
+        atomic_store_explicit(&shares[t].left, last - first, memory_order_relaxed);
+    }
+    atomic_store_explicit(&failure, 0, memory_order_relaxed);
+    atomic_store(&region.open, 1);
+    atomic_fetch_add(&region.generation, 1);
+    if (atomic_load(&asleep)) {
+        pthread_mutex_lock(&sleep_lock);
+        pthread_cond_broadcast(&wake);
+        pthread_mutex_unlock(&sleep_lock);
+    }
+    drain(task, context, threads, 0);
+    atomic_store(&region.open, 0);
+    while (atomic_load(&region.inside) > 0) relax();
+    return atomic_load(&failure);
 }
 
 int pool_run(pool_task task, void *context, long tasks, int threads) {
     if (threads > MAX_WORKERS + 1) threads = MAX_WORKERS + 1;
     if (threads > tasks) threads = (int)tasks;
-    if (threads <= 1 || pthread_mutex_trylock(&owner)) {
-        for (long i = 0; i < tasks; i++) {
-            int status = task(context, i);
-            if (status) return status;
-        }
-        return 0;
-    }
-    start_workers(threads - 1);
-    region.task = task;
-    region.context = context;
-    region.tasks = tasks;
-    region.helpers = threads - 1;
-    atomic_store(&next_task, 0);
-    atomic_store(&failure, 0);
-    atomic_store(&open_region, 1);
-    pthread_mutex_lock(&sleep_lock);
-    atomic_fetch_add(&generation, 1);
-    pthread_cond_broadcast(&wake);
-    pthread_mutex_unlock(&sleep_lock);
-    drain(task, context, tasks);
-    atomic_store(&open_region, 0);
-    while (atomic_load(&inside) > 0) relax();
-    int status = atomic_load(&failure);
-    pthread_mutex_unlock(&owner);
+    const int shared = threads > 1 && !pthread_mutex_trylock(&owner);
+    const int status = shared ? run_shared(task, context, tasks, threads) : run_alone(task, context, tasks);
+    if (shared) pthread_mutex_unlock(&owner);
+    atomic_store_explicit(&used, now_ns(), memory_order_relaxed);
     return status;
+}
+
+int pool_awake(void) {
+    return (atomic_load(&workers) && !atomic_load(&asleep)) || now_ns() - atomic_load_explicit(&used, memory_order_relaxed) < SPIN_NS;
 }
 
 struct arena {

@@ -10,6 +10,9 @@ typedef int (*pool_task)(void *context, long index);
    the pool, this one does its tasks alone. Returns the first non-zero value a task returned, else 0. */
 int pool_run(pool_task task, void *context, long tasks, int threads);
 
+/* Whether short work is worth sharing: the workers are awake, or the last call ended so lately that they still would be had it woken them. */
+int pool_awake(void);
+
 /* Scratch of at least `bytes` bytes, 64-byte aligned, owned by the calling thread and valid until its next call for the
    same slot. NULL where memory is short. Tasks use slot TASK_ARENA; a caller of pool_run may keep data that its tasks share in
    CALL_ARENA; a task that itself runs convolutions keeps its data in BAND_ARENA. */

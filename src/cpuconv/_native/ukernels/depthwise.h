@@ -3,7 +3,7 @@
    or, in images that L2 does not hold, each block of all vectors before the next. Taps in the padding are
    skipped: rows by the bounds of loops, columns by a bit each. NHWC is read in place; fewer than VL channels, and NCHW that the kernels of
    depthwise_planes.h do not do, pass through strips of VL channels. */
-enum { FN(BLOCK) = 7, FN(BLOCK_ROWS) = NV_MAX / 2 };
+enum { FN(BLOCK) = 7, FN(BLOCK_ROWS) = NV_MAX / 2, FN(BAND_PIXELS) = 64 };
 
 /* Keeps the compiler from making all addresses of an unrolled loop ahead, and from loading again what it has loaded. */
 #define STEP(p, by)                               \
@@ -195,6 +195,9 @@ INLINE size_t FN(weight_bytes)(const conv_geometry *g) { return (size_t)(g->kh *
 /* First channel of vector `index`: the last one begins early enough to be whole, where there are that many channels. */
 INLINE long FN(vector_start)(const conv_geometry *g, long index) { return MAX(0, MIN(index * VL, g->ic - VL)); }
 
+/* First row of a band: all but the last have whole blocks. */
+INLINE long FN(band_start)(const conv_geometry *g, long bands, long band) { return MIN(g->oh, part(ceil_div(g->oh, FN(BLOCK_ROWS)), bands, band) * FN(BLOCK_ROWS)); }
+
 /* NHWC: a band of rows, in place. */
 static int FN(depthwise_task)(void *context, long index) {
     const FN(depthwise_job) *job = context;
@@ -207,7 +210,7 @@ static int FN(depthwise_task)(void *context, long index) {
     VEC *w = take(&s, (size_t)together * FN(weight_bytes)(g));
     long *channel = take(&s, (size_t)together * sizeof(long));
     const conv_tensors *t = job->tensors;
-    const long oy = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy, at = image * t->ys.image + oy * t->ys.row;
+    const long oy = FN(band_start)(g, job->bands, band), count = FN(band_start)(g, job->bands, band + 1) - oy, at = image * t->ys.image + oy * t->ys.row;
     FN(dw_rows) d = {.g = g, .x = (const T *)t->x + image * t->xs.image, .y = (T *)t->y + at, .residual = t->residual ? (const T *)t->residual + at : NULL,
                      .w = w, .channel = channel, .x_row = t->xs.row, .x_pixel = t->xs.pixel, .y_row = t->ys.row, .y_pixel = t->ys.pixel,
                      .oy = oy, .rows = count, .lanes = VL, .act = job->act};
@@ -295,7 +298,11 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
     if (!g->nhwc || g->ic < VL || FN(crowded)(g, tensors)) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
     job.shift = FN(aligning_shift)(g, tensors);
     job.vectors += job.shift > 0;
-    if (threads > 1) job.parts = MIN(job.vectors, ceil_div(4 * threads, MAX(1, g->n * job.bands)));
+    if (threads > 1) { /* rows, where they repay that each band takes the weight anew, before channels, whose lines two cores would pass to and fro */
+        const long repaid = MIN(g->oh / (2 * FN(BLOCK_ROWS)), g->oh * g->ow / FN(BAND_PIXELS));
+        job.bands = MAX(job.bands, MIN(repaid, ceil_div(4 * threads, MAX(1, g->n))) / threads * threads);
+        job.parts = MIN(job.vectors, ceil_div(4 * threads, MAX(1, g->n * job.bands)));
+    }
     return pool_run(FN(depthwise_task), &job, g->n * job.bands * job.parts, threads);
 }
 

@@ -2,8 +2,8 @@
 
 INLINE long ceil_div(long a, long b) { return (a + b - 1) / b; }
 
-/* Where part i begins when [0, total) is divided into `parts` pieces as even as can be. */
-INLINE long part(long total, long parts, long i) { return total / parts * i + MIN(i, total % parts); }
+/* Where part i begins when [0, total) is divided into `parts` pieces as even as can be, larger ones among the others: threads take runs of parts. */
+INLINE long part(long total, long parts, long i) { return total * i / parts; }
 
 /* A rectangle of output pixels [oy0,oy1) x [ox0,ox1) for all of which exactly the taps [ky0,ky1) x [kx0,kx1) lie inside
    the image: the other taps read padding only and are skipped. */

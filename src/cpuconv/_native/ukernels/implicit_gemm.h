@@ -100,6 +100,7 @@ typedef struct {
     conv_activation act;
     const pixel_block *blocks; /* NHWC: of one image */
     long count, split;         /* blocks, bands or panels of pixels in an image; parts of the output channels */
+    int far;                   /* all pixels pass a part before the next part, which then comes from beyond L2 but once */
 } FN(gemm_job);
 
 /* The part of an output that a task makes: block or band, output channels [first, last) in panels or rows, of a group of an image. */
@@ -108,8 +109,9 @@ typedef struct {
 } FN(gemm_part);
 
 INLINE FN(gemm_part) FN(part_of)(const FN(gemm_job) *job, long index, long units) {
-    const long count = job->count, split = job->split, groups = job->g->groups, which = index / count % split;
-    return (FN(gemm_part)){index % count, index / (count * split) % groups, index / (count * split * groups), part(units, split, which), part(units, split, which + 1)};
+    const long count = job->count, split = job->split, groups = job->g->groups;
+    const long piece = job->far ? index % count : index / split % count, which = job->far ? index / count % split : index % split;
+    return (FN(gemm_part)){piece, index / (count * split) % groups, index / (count * split * groups), part(units, split, which), part(units, split, which + 1)};
 }
 
 /* Copies the next piece of a segment list, at most `length` long in all; advances the cursor (list, done). */
@@ -416,7 +418,7 @@ static int FN(channel_task)(void *context, long index) {
 static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
     const int channels = FN(channel_rows)(g);
     const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(ocg);
-    FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1};
+    FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};
     pixel_block *blocks = NULL;
     long size = PIXEL_BLOCK;
     /* Where pixels and panels are few, smaller blocks, lest one thread have the last one to itself. */
@@ -425,10 +427,13 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
     else job.count = ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
     job.blocks = blocks;
-    /* Enough tasks for all threads to end together; NCHW arranges its pixels anew for each part. */
     const long weight = g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T), image = g->ih * g->iw * g->ic * (long)sizeof(T);
-    if (g->nhwc && job.count > 1 && weight > FAR && image < FAR) job.split = parts;
-    else if (threads > 1) job.split = MIN(parts, ceil_div((g->nhwc ? 6 : 3) * threads, MAX(1, job.count * g->groups * g->n)));
+    job.far = g->nhwc && job.count > 1 && weight > FAR && image < FAR;
+    if (job.far) job.split = parts;
+    else if (threads > 1) { /* enough tasks of one size for all threads to end together; NCHW arranges its pixels anew for each part */
+        const long tasks = MAX(1, job.count * g->groups * g->n), wanted = ceil_div((g->nhwc ? 6 : 2) * threads, tasks);
+        job.split = tasks == 1 ? MIN(parts, wanted) : ceil_div(parts, MAX(1, parts / wanted));
+    }
     const int status = pool_run(g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
     free(blocks);
     return status;

@@ -169,8 +169,8 @@ static int FN(weight_task)(void *context, long index) {
     /* rows of the accumulators, as dW has them: [tap][channel] or [channel][tap] */
     const long row_tap = g->nhwc ? c1 - c0 : 1, row_channel = g->nhwc ? 1 : taps;
 
-    const FN(sum_block) full = FN(sum_block_at)(g, &job->blocks, 0); /* the largest */
-    const long images = full.n1 - full.n0, height = full.oy1 - full.oy0, width = full.ox1 - full.ox0;
+    /* of the largest block */
+    const long images = MIN(job->blocks.all, job->blocks.images), height = ceil_div(g->oh, job->blocks.down), width = MIN(g->ow, ceil_div(ceil_div(g->ow, LINE), job->blocks.across) * LINE);
     const FN(strip_shape) most = FN(strip_of)(g, c1 - c0, height, width);
     const long rows = most.merged ? g->kw * icg : LINE, taps_a_call = most.merged ? g->kw : 1, calls = g->kh * g->kw / taps_a_call;
     const long most_segments = images * height;

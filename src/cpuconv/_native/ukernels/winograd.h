@@ -263,7 +263,7 @@ static int FN(winograd_task)(void *context, long index) {
     const long blocks = FN(block_count)(job), group = index / blocks, panels = FN(panel_count)(job->g->oc / job->g->groups);
     const FN(tile_block) b = FN(block_at)(job, index % blocks);
     FN(input_stage)(job, group, &b, 0, job->channels / VL, s.strip, s.v);
-    FN(ahead) in = FN(next_input)(job, &b, index + job->threads);
+    FN(ahead) in = FN(next_input)(job, &b, index + 1);
     for (long i = 0; i < panels; i++) FN(output_stage)(job, group, &b, i, s.v, s.strip, s.m, &in);
     return 0;
 }
