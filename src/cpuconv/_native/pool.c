@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { MAX_WORKERS = 255, SPIN_NS = 50000, ALIGNMENT = 64 };
+enum { MAX_WORKERS = 255, SPIN_NS = 50000, SHORT_NS = 8000, ALIGNMENT = 64 };
 
 static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER; /* held by the caller whose region runs */
 static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -28,8 +28,9 @@ static struct {
    arrays find them in the same core's cache: with one queue for all, half of them were in the other's. */
 static struct {
     _Alignas(ALIGNMENT) atomic_long left;
-    long first;       /* the owner's alone */
-    atomic_long last; /* one past it */
+    atomic_int begun; /* its owner is at work */
+    long total, first; /* first: the owner's alone */
+    atomic_long last;  /* one past it */
 } shares[MAX_WORKERS + 1];
 
 static _Alignas(ALIGNMENT) atomic_int failure;
@@ -51,20 +52,31 @@ static int64_t now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static int claim(atomic_long *left) {
-    for (long n = atomic_load(left); n > 0;)
+/* Takes a task of a share that has more than `kept`. */
+static int claim(atomic_long *left, long kept) {
+    for (long n = atomic_load(left); n > kept;)
         if (atomic_compare_exchange_weak(left, &n, n - 1)) return 1;
     return 0;
 }
 
-/* What thread `self` does: its own share, then what is left of others'. */
+static int attempt(pool_task task, void *context, long index) {
+    const int status = task(context, index);
+    if (status) atomic_store(&failure, status);
+    return !status && !atomic_load(&failure);
+}
+
+/* What thread `self` does: its own share, then what is left of others'; but the last short task of a thread that is at work is sooner done by it than
+   here, where the cache has none of its data. */
 static void drain(pool_task task, void *context, int threads, int self) {
-    for (int k = 0; k < threads; k++) {
+    const int64_t start = now_ns();
+    atomic_store_explicit(&shares[self].begun, 1, memory_order_relaxed);
+    while (claim(&shares[self].left, 0))
+        if (!attempt(task, context, shares[self].first++)) return;
+    const int brief = now_ns() - start < SHORT_NS * shares[self].total;
+    for (int k = 1; k < threads; k++) {
         const int other = (self + k) % threads;
-        while (!atomic_load(&failure) && claim(&shares[other].left)) {
-            const int status = task(context, k ? atomic_fetch_sub(&shares[other].last, 1) - 1 : shares[self].first++);
-            if (status) atomic_store(&failure, status);
-        }
+        while (claim(&shares[other].left, brief && atomic_load(&shares[other].begun)))
+            if (!attempt(task, context, atomic_fetch_sub(&shares[other].last, 1) - 1)) return;
     }
 }
 
@@ -154,8 +166,10 @@ static int run_shared(pool_task task, void *context, long tasks, int threads) {
     for (int t = 0; t < threads; t++) {
         const long first = tasks * t / threads, last = tasks * (t + 1) / threads;
         shares[t].first = first;
+        shares[t].total = last - first;
         atomic_store_explicit(&shares[t].last, last, memory_order_relaxed);
         atomic_store_explicit(&shares[t].left, last - first, memory_order_relaxed);
+        atomic_store_explicit(&shares[t].begun, 0, memory_order_relaxed);
     }
     atomic_store_explicit(&failure, 0, memory_order_relaxed);
     atomic_store(&region.open, 1);

@@ -415,15 +415,20 @@ static int FN(channel_task)(void *context, long index) {
     return 0;
 }
 
+/* Pixels of a block: where they and panels are few, smaller ones, lest one thread have the last one to itself, and as many for each thread. */
+INLINE long FN(block_size)(const conv_geometry *g, long parts, int threads) {
+    const long pixels = g->oh * g->ow, others = MAX(1, parts * g->groups * g->n), wanted = ceil_div(6 * threads, others), few = 24;
+    if (threads == 1 || pixels < few || ceil_div(pixels, PIXEL_BLOCK) >= wanted) return PIXEL_BLOCK;
+    const long count = MIN(pixels / few, wanted), more = ceil_div(count, threads) * threads;
+    return ceil_div(pixels, pixels / more >= few ? more : MAX(1, count / threads * threads));
+}
+
 static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
     const int channels = FN(channel_rows)(g);
     const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(ocg);
     FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};
     pixel_block *blocks = NULL;
-    long size = PIXEL_BLOCK;
-    /* Where pixels and panels are few, smaller blocks, lest one thread have the last one to itself. */
-    if (threads > 1) size = MIN(size, MAX(24, g->oh * g->ow / ceil_div(6 * threads, MAX(1, parts * g->groups * g->n))));
-    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, size, &blocks);
+    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, FN(block_size)(g, parts, threads), &blocks);
     else job.count = ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
     job.blocks = blocks;
