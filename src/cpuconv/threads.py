@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ from cpuconv._native import core
 SECONDS_A_THREAD = 3e-6
 """Work below which one more thread costs more than it brings: starting and awaiting one that is awake takes a microsecond."""
 
-SECONDS_TO_WAKE = 50e-6
-"""Work below which sleeping threads are left alone: waking them takes up to 15 microseconds in a virtual machine."""
+SECONDS_TO_WAKE = 25e-6
+"""The same of threads that sleep: waking one takes up to 15 microseconds in a virtual machine."""
 
 _default: int | None = None
 _override: ContextVar[int | None] = ContextVar("cpuconv_threads", default=None)
@@ -84,6 +83,7 @@ def threads(n: int) -> Iterator[None]:
 
 def for_work(seconds: float) -> int:
     """Threads that work of so many single-threaded seconds is worth."""
-    if seconds < 2 * SECONDS_A_THREAD or (seconds < SECONDS_TO_WAKE and not core.awake()):
+    if seconds < 2 * SECONDS_A_THREAD:
         return 1
-    return min(get_num_threads(), math.ceil(seconds / SECONDS_A_THREAD))
+    each = SECONDS_A_THREAD if core.awake() else SECONDS_TO_WAKE
+    return max(1, min(get_num_threads(), int(seconds / each)))

@@ -40,9 +40,9 @@ class Depthwise:
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)), self._channels(p, cpu))
 
     def _channels(self, p: Problem, cpu: Cpu) -> int:
-        """Channels that a block of pixels (NHWC) passes before the next: some neighbours, whose rows stay in L1 (four cache lines of a pixel come from
-        L2 1.1 to 1.4 times as fast as one; more evict each other), or all, so that what comes from beyond L2 comes in the order in which it lies
-        there; prefetching, a core of an Intel Xeon reads 28 GB/s in order and 13 one line in six."""
+        """Channels that a block of pixels (NHWC) passes before the next: some neighbours, whose rows stay in L1 (four cache lines of a pixel come
+        from L2 1.1 to 1.4 times as fast as one; more evict each other), or all, so that what comes from beyond L2 comes in the order in which it
+        lies there; prefetching, a core of an Intel Xeon reads 28 GB/s in order and 13 one line in six."""
         traffic = (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         few_products = p.kh * p.kw <= 5 * (p.stride[0] * p.stride[1] + 1)  # for each line that is read or written: else the multiply-adds bind
         return p.ic if traffic > cpu.l2 and few_products else 256 // p.itemsize
