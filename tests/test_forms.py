@@ -72,7 +72,8 @@ def test_integers_are_exact(algorithm, problem, cpu):
 
 @each([replace(with_epilogue(p, RELU), n=3) for p in ALL], ["auto"])
 def test_threads_and_batch_do_not_change_the_bits(algorithm, problem, cpu, monkeypatch):
-    monkeypatch.setattr(sys.modules["cpuconv.threads"], "SECONDS_A_THREAD", 1e-9)  # or pieces as small as these would take one thread each
+    for name in ("SECONDS_A_THREAD", "SECONDS_TO_WAKE"):  # or pieces as small as these would take one thread each
+        monkeypatch.setattr(sys.modules["cpuconv.threads"], name, 1e-9)
     plan, arrays = algorithm.build(problem, cpu), normal(problem)
     together, one = run(plan, arrays), algorithm.build(problem.per_image, cpu)
     with cpuconv.threads(3):

@@ -1,6 +1,6 @@
 /* Depthwise convolution (one input channel an output channel), any kernel size, stride and dilation. A vector holds VL channels of a pixel. Blocks
-   of BLOCK_ROWS rows of BLOCK output pixels of one vector stay in registers while the taps pass; a whole band of one vector comes before the next,
-   or, in images that L2 does not hold, each block of all vectors before the next. Taps in the padding are
+   of BLOCK_ROWS rows of BLOCK output pixels of one vector stay in registers while the taps pass; each block of some neighbouring vectors comes
+   before the next, a whole band of them before other vectors; in images that L2 does not hold, each block of all vectors. Taps in the padding are
    skipped: rows by the bounds of loops, columns by a bit each. NHWC is read in place; fewer than VL channels, and NCHW that the kernels of
    depthwise_planes.h do not do, pass through strips of VL channels. */
 enum { FN(BLOCK) = 7, FN(BLOCK_ROWS) = NV_MAX / 2, FN(BAND_PIXELS) = 64 };

@@ -18,7 +18,6 @@ typedef struct {
     long v_stride, m_stride, channels; /* between the matrices of V and of M; channels of V with padding */
     T *shared;                       /* V of all threads, where one block is worked on by all */
     long group, block;               /* that block */
-    int threads;                     /* that take blocks */
 } FN(winograd_job);
 
 /* The tiles of grids [g0, g1) that a block takes. */
@@ -49,7 +48,7 @@ INLINE long FN(tile_points)(long k, long m, long stride) { return stride * (m - 
 
 /* Blocks for the pool's `threads`: where they are few, their number becomes a multiple of the threads if there are rows of tiles enough. */
 static FN(winograd_job) FN(winograd_job_of)(const conv_geometry *g, const conv_blocking *b, int threads) {
-    FN(winograd_job) job = {.g = g, .blocking = b, .threads = threads};
+    FN(winograd_job) job = {.g = g, .blocking = b};
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, nh = FN(tile_points)(g->kh, b->mh, g->sh), nw = FN(tile_points)(g->kw, b->mw, g->sw);
     job.tile = FN(tile_of)((int)nh, (int)nw, b->mh, b->mw);
     job.uh = FN(weight_points)(g->kh, b->mh, g->sh);
