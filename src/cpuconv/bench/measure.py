@@ -13,7 +13,7 @@ from cpuconv import reference
 from cpuconv.bench.layers import Layer
 from cpuconv.bench.peers import ALL, Runner, Unable
 from cpuconv.layers import Conv2d
-from cpuconv.plan import Array
+from cpuconv.plan import Array, aligned_empty
 from cpuconv.problem import Problem
 
 ROUNDS = 3
@@ -40,9 +40,10 @@ class Result:
 
 
 def data(p: Problem) -> tuple[Array, Array, Array]:
-    """x, weight and bias such that outputs are about 1."""
+    """x, weight and bias such that outputs are about 1. x begins at a cache line, as results of cpuconv and of its peers do."""
     rng = np.random.default_rng(1)
-    x = rng.standard_normal(p.x_shape, np.float32)
+    x = aligned_empty(p.x_shape, np.dtype(np.float32))
+    rng.standard_normal(dtype=np.float32, out=x)
     w = rng.standard_normal(p.weight_shape, np.float32) / np.float32(math.sqrt(p.k))
     return x, w, rng.standard_normal(p.oc, np.float32)
 

@@ -1,7 +1,7 @@
 """One convolution in cpuconv and in each peer library, in its own best steady state: weights packed ahead, the output reused.
 
 A builder takes a problem (float32, NCHW), x, weight and bias, and the number of threads. Libraries are imported in it, so that
-those not installed do no harm.
+those not installed do no harm. Arrays begin at cache lines, as in what the libraries allocate for themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cpuconv.layers import Conv2d
-from cpuconv.plan import Array
+from cpuconv.plan import Array, aligned_empty
 from cpuconv.problem import Problem
 from cpuconv.threads import set_num_threads
 
@@ -69,15 +69,16 @@ class Peer:
 def cpuconv_nchw(p: Problem, x: Array, w: Array, b: Array, threads: int) -> Runner:
     set_num_threads(threads)
     conv = Conv2d(w, b, p.stride, (p.padding[:2], p.padding[2:]), p.dilation, p.groups)
-    y = np.empty_like(conv(x))
+    y = conv(x)
     return Runner(lambda: conv(x, out=y), lambda: conv(x))
 
 
 def cpuconv_nhwc(p: Problem, x: Array, w: Array, b: Array, threads: int) -> Runner:
     set_num_threads(threads)
-    data = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    data = aligned_empty((p.n, p.ih, p.iw, p.ic), x.dtype)
+    data[...] = x.transpose(0, 2, 3, 1)
     conv = Conv2d(w.transpose(2, 3, 1, 0), b, p.stride, (p.padding[:2], p.padding[2:]), p.dilation, p.groups, layout="NHWC")
-    y = np.empty_like(conv(data))
+    y = conv(data)
     return Runner(lambda: conv(data, out=y), lambda: conv(data).transpose(0, 3, 1, 2))
 
 
@@ -147,7 +148,7 @@ def openvino(p: Problem, x: Array, w: Array, b: Array, threads: int) -> Runner:
     core = ov.Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     request = core.compile_model(core.read_model(model=_onnx_model(p, w, b).SerializeToString()), "CPU", options).create_infer_request()
-    y = np.empty(p.y_shape, np.float32)
+    y = aligned_empty(p.y_shape, x.dtype)
     request.set_input_tensor(ov.Tensor(x, shared_memory=True))
     request.set_output_tensor(ov.Tensor(y, shared_memory=True))
 
