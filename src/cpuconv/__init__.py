@@ -12,15 +12,17 @@ from cpuconv.calibration import calibrate
 from cpuconv.config import show_config
 from cpuconv.cpu import Rates
 from cpuconv.errors import UnsupportedError
-from cpuconv.functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d, flops, output_shape
+from cpuconv.functional import conv1d, conv2d, conv3d
 from cpuconv.involution import involution2d
 from cpuconv.layers import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from cpuconv.planner import CacheInfo, algorithms, cache_info, clear_cache, explain
 from cpuconv.problem import Problem
 from cpuconv.receptive import ReceptiveField, receptive_field
 from cpuconv.separable import SeparableConv2d, separable_conv2d
+from cpuconv.shapes import flops, output_shape
 from cpuconv.stencils import stencil
 from cpuconv.threads import get_num_threads, set_num_threads, threads
+from cpuconv.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from cpuconv.tuning import Tuned, tune
 from cpuconv.version import __version__
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cpuconv import arguments, planner
-from cpuconv.functional import Sizes, once
+from cpuconv.functional import Sizes
+from cpuconv.once import once
 from cpuconv.options import GradientOptions, Options
 from cpuconv.plan import NUMPY_DTYPES, Array
 from cpuconv.planner import Budget

@@ -20,14 +20,21 @@ from cpuconv.threads import for_work
 ALIGNED_FROM = 2e-5  # seconds: a shorter call would spend more on aligning its result than it gains
 MAX_SHAPES = 64  # input shapes for which a layer keeps its plan; the oldest is forgotten
 
+Bind = Callable[[Any, tuple[int, ...], tuple[int, ...]], Bound]
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], seconds: float) -> Array:
+    """Where a call that takes so long writes its result."""
+    return (aligned_empty if seconds > ALIGNED_FROM else np.empty)(shape, dtype)
+
 
 @dataclass(frozen=True)
-class _Planned:
+class Planned:
     """What follows from shapes, dtypes and options alone: the same for all layers that share them."""
 
     plan: Plan
     shape: tuple[int, ...]  # of the result, without the batch axis where the input has none
-    bind: Callable[[Any, tuple[int, ...], tuple[int, ...]], Bound] | None  # the plan's, where inputs and results may be of its types as they are
+    bind: Bind | None  # the plan's, where inputs and results may be of its types as they are
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class _Ready:
         if type(x) is not np.ndarray or x.dtype is not self.dtype or wisdom.changes != self.changes:
             return None
         if out is None:
-            out = (aligned_empty if self.seconds > ALIGNED_FROM else np.empty)(self.shape, self.dtype)
+            out = empty(self.shape, self.dtype, self.seconds)
         elif type(out) is not np.ndarray or out.dtype is not self.dtype:
             return None
         return out if self.bound.run(x, out, for_work(self.seconds)) else None
@@ -149,8 +156,7 @@ class Layer:
         if residual_array is not None and residual_array.shape != prepared.shape:
             raise ValueError(f"residual: shape {residual_array.shape} must be the result's shape {prepared.shape}")
         if out is None:
-            new = aligned_empty if prepared.plan.cost.seconds > ALIGNED_FROM else np.empty
-            result = new(prepared.shape, prepared.dtype)
+            result = empty(prepared.shape, prepared.dtype, prepared.plan.cost.seconds)
         else:
             result = arguments.output(out, prepared.shape, prepared.dtype, **{self.options.operand: x})
             if residual_array is not None and arguments.overlap(result, residual_array):
@@ -232,9 +238,14 @@ class Layer:
             self._prepared[key] = prepared
         return prepared
 
-    def _plan(self, x_shape: tuple[int, ...], residual: bool, dtype: np.dtype[Any], word: str) -> _Planned:
+    def planned(self, x: Array) -> Planned:
+        """What follows for calls like that of x, with zero padding or other, and no residual."""
+        dtype, word = self._dtypes(x.dtype, None)
+        return self._plan(x.shape, False, dtype, word)
+
+    def _plan(self, x_shape: tuple[int, ...], residual: bool, dtype: np.dtype[Any], word: str) -> Planned:
         problem = self._problem(x_shape, word, residual)
         plan = planner.plan(problem, self.budget)
         shape = self.options.result_shape(problem, len(x_shape) == self.options.rank + 2)
         as_they_are = types(word).x == dtype and not residual and self.options.padding_mode == "zeros"
-        return _Planned(plan, shape, plan.bind if as_they_are and isinstance(plan, Bindable) else None)
+        return Planned(plan, shape, plan.bind if as_they_are and isinstance(plan, Bindable) else None)
