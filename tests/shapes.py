@@ -116,6 +116,14 @@ n1_ic20_ih9_iw9_oc40_kh3_kw3_s1_p1_d1_g20
 n1_ic32_ih12_iw17_oc32_kh5_kw3_s1x2_p2x1_d2x1_g8
 """
 
+PICTURES = """
+n1_ic1_ih20_iw64_oc1_kh3_kw3_s1_p1_d1_g1
+n1_ic3_ih9_iw64_oc1_kh3_kw3_s1_p1_d1_g1
+n2_ic3_ih18_iw53_oc3_kh5_kw5_s1_p2_d1_g3
+n1_ic4_ih9_iw70_oc4_kh3_kw3_s1_p1_d1_g2
+n1_ic3_ih19_iw101_oc2_kh3_kw3_s2_p1_d1_g1
+"""
+
 LAYERS = """
 n1_ic3_ih224_iw224_oc64_kh7_kw7_s2_p3_d1_g1
 n1_ic64_ih56_iw56_oc64_kh3_kw3_s1_p1_d1_g1
@@ -147,7 +155,7 @@ def with_dtype(problems: list[Problem], *dtypes: str) -> list[Problem]:
     return [replace(p, dtype=dtype) for p in problems for dtype in dtypes]
 
 
-PROBLEMS = _problems(POINTWISE, THREE_BY_THREE, STRIDED_AND_DILATED, OTHER_KERNELS, GROUPED)
+PROBLEMS = _problems(POINTWISE, THREE_BY_THREE, STRIDED_AND_DILATED, OTHER_KERNELS, GROUPED, PICTURES)
 FEW = _problems("""
 n2_ic17_ih6_iw6_oc15_kh3_kw3_s1_p1_d1_g1
 n1_ic20_ih17_iw23_oc12_kh3_kw3_s1_p2_d1_g1

@@ -11,7 +11,7 @@ from cpuconv.problem import Problem
 
 class Depthwise:
     name = "depthwise"
-    version = 7
+    version = 8
     plain = True
     strided = True
 
@@ -26,7 +26,7 @@ class Depthwise:
     def _planes(self, p: Problem, vl: int) -> bool:
         """Whether the kernels of depthwise_planes.h do it, in place."""
         kernel = (p.kh, p.kw) == (3, 3) and p.stride in ((1, 1), (2, 2)) and p.dilation == (1, 1)
-        return p.layout == "nchw" and kernel and 2 * p.ow > vl
+        return (p.layout == "nchw" or p.ic == 1) and kernel and 2 * p.ow > vl
 
     def _row(self, p: Problem, vl: int) -> int:
         """Bytes of an output row and its input that stay in cache together: of all channels, of a strip or of one plane."""

@@ -1,7 +1,7 @@
 """`few_channels`: few input channels in all or in each group, where a product over channels has little to sum and much to copy.
 
-NCHW: pixels in vectors; taps are shifts of rows that are copied once (`shifted_rows.h`). NHWC, grouped: output channels of whole groups in vectors,
-lanes of input channels permuted to meet them (`grouped_lanes.h`).
+NCHW, and NHWC of a few channels, such as pictures: pixels in vectors; taps are shifts of rows that are copied once, each channel apart
+(`shifted_rows.h`). NHWC, grouped: output channels of whole groups in vectors, lanes of input channels permuted to meet them (`grouped_lanes.h`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from cpuconv.plan import Cost, Rejection
 from cpuconv.problem import Problem
 
 CHANNELS = 32  # input channels of a group, at most
+PICTURE = 8  # channels of either kind, in NHWC
 
 
 class FewChannels:
     name = "few_channels"
-    version = 1
+    version = 2
     plain = True
     strided = True
 
@@ -25,17 +26,21 @@ class FewChannels:
         p, vl = problem, cpu.vector_length(problem.dtype)
         if rejection := native.unsupported(p):
             return rejection
-        if p.groups == p.ic == p.oc and (p.layout == "nhwc" or 2 * p.ic > vl):  # below, those that take strips leave most of a vector empty
+        if p.groups == p.ic == p.oc and 2 * p.ic > vl:  # below, those that take strips leave most of a vector empty
             return Rejection("depthwise convolutions have kernels of their own")
         if p.icg > CHANNELS:
             return Rejection(f"{p.icg} input channels a group are more than {CHANNELS}")
         if p.layout == "nchw":
             return None
-        if p.groups == 1:
-            return Rejection("in NHWC it does grouped convolutions")
-        if vl % p.ocg or vl // p.ocg * p.icg > vl or min(p.ic, p.oc) < vl:
+        if min(p.ic, p.oc) < vl:
+            return Rejection(f"{p.ic} input and {p.oc} output channels are not all at most {PICTURE}") if max(p.ic, p.oc) > PICTURE else None
+        if p.groups == 1 or vl % p.ocg or vl // p.ocg * p.icg > vl:
             return Rejection(f"vectors of {vl} channels do not hold whole groups of {p.icg} input and {p.ocg} output channels")
         return None
+
+    def _in_rows(self, p: Problem, cpu: Cpu) -> bool:
+        """Which of the two."""
+        return p.layout == "nchw" or min(p.ic, p.oc) < cpu.vector_length(p.dtype)
 
     def _pitch(self, p: Problem) -> int:
         """Elements between two rows of the copy of the input, as in shifted_rows.h."""
@@ -49,30 +54,36 @@ class FewChannels:
         return down, across
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band. NCHW: their input takes about a quarter of L2, and is mostly not shared with other bands."""
-        if p.layout == "nhwc":
+        """Output rows of a band. In rows, their input takes about a quarter of L2, and is mostly not shared with other bands."""
+        if not self._in_rows(p, cpu):
             return native.Blocking(2)
         down, across = self._phases(p)
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        rows = cpu.l2 // 4 // (p.icg * down * across * self._pitch(p) * p.itemsize)
+        rows = cpu.l2 // 4 // (self._together(p) * down * across * self._pitch(p) * p.itemsize)
         return native.Blocking(min(p.oh, max(rows - halo, 8 * halo, 1)))
+
+    def _together(self, p: Problem) -> int:
+        """Input channels of a task."""
+        return p.icg if p.layout == "nchw" else p.ic
 
     def _shifted_rows(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         """Cycles, and bytes of workspace."""
         vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
         down, across = self._phases(p)
         pitch, rows = self._pitch(p), self.blocking(p, cpu).block
-        in_place = p.ow % vl == 0 and not p.epilogue.residual
+        pixel = 1 if p.layout == "nchw" else p.oc  # from one to the next
+        in_place = p.ow % vl == 0 and not p.epilogue.residual and pixel == 1
         columns = p.ow if in_place else pitch
         width = -(-p.ow // vl)
         band = rows + (p.kh - 1) * p.dilation[0] // p.stride[0]  # rows of a phase
         bands = -(-p.oh // rows)
         run = 24 * vl + 2 * columns
         cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
-        cycles += p.ic * bands * band * down * across * (10 + 5 * width)  # the copy
+        apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
+        cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 2 * vl) * width)  # the copy
         if not in_place:
-            cycles += p.oc * p.oh * (2 + 6 * width)
-        return p.n * cycles, (p.icg * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
+            cycles += p.oc * p.oh * (2 + (6 if pixel < 5 else 2 * vl) * width)
+        return p.n * cycles, (self._together(p) * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
@@ -87,7 +98,7 @@ class FewChannels:
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
-        cycles, workspace = self._shifted_rows(p, cpu) if p.layout == "nchw" else self._grouped_lanes(p, cpu)
+        cycles, workspace = self._shifted_rows(p, cpu) if self._in_rows(p, cpu) else self._grouped_lanes(p, cpu)
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / 3  # a third of the traffic is not hidden

@@ -281,7 +281,7 @@ INLINE long FN(aligning_shift)(const conv_geometry *g, const conv_tensors *t) {
 /* Whether the kernels of depthwise_planes.h do it, in place: maps of which a vector would hold half a row or less are faster in strips. */
 INLINE int FN(by_planes)(const conv_geometry *g) {
     const int plain = g->kh == 3 && g->kw == 3 && g->sh == g->sw && g->sw <= 2 && g->dh == 1 && g->dw == 1;
-    return !g->nhwc && plain && 2 * g->ow > VL;
+    return (!g->nhwc || g->ic == 1) && plain && 2 * g->ow > VL;
 }
 
 /* Whether pixels lie so many bytes apart, a power of two, that those of a few rows of one vector do not fit into the sets of L1 that they share. */

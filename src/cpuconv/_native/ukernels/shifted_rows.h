@@ -1,4 +1,4 @@
-/* Few input channels (of a group), NCHW. Vectors hold output pixels, the rows of a tile are output channels. A band of the input is copied
+/* Few input channels (of a group), in NCHW, or few channels of either kind in NHWC, which are parted and joined again. Vectors hold output pixels, the rows of a tile are output channels. A band of the input is copied
    once, padded, and with the rows and columns of each residue of the stride (a phase) apart. A tap then lies at one distance from all output
    pixels, so vectors of it are loaded as they lie there. Pixels of several narrow rows form one run, in which only the columns of padding
    between rows are wasted; the results go to their places from a copy. Wide rows are written in place. */
@@ -8,7 +8,7 @@ typedef struct {
     const conv_geometry *g;
     const conv_tensors *tensors;
     conv_activation act;
-    long bands;
+    long bands, groups; /* groups of a task: all, where they share cache lines */
 } FN(shifted_job);
 
 /* Of the copy: rows of a phase; elements between its rows and between its phases; rows and columns of phases. Channels follow each other. */
@@ -31,6 +31,14 @@ INLINE FN(shifted_copy) FN(shifted_copy_of)(const conv_geometry *g, long rows) {
 INLINE VEC FN(shifted_load)(const T *from, const int step) {
     if (step == 1) return LOAD(from);
     if (step == 2) return FN(evens)(LOAD(from), LOAD(from + VL));
+    if (step == 3) {
+        FN(mask) first, last;
+        UNROLL for (int l = 0; l < VB / (int)sizeof(T); l++) {
+            first[l] = 3 * l < 2 * VL ? 3 * l : 0;
+            last[l] = 3 * l < 2 * VL ? l : 3 * l - VL;
+        }
+        return FN(choose)(FN(choose)(LOAD(from), LOAD(from + VL), first), LOAD(from + 2 * VL), last);
+    }
     return FN(evens)(FN(evens)(LOAD(from), LOAD(from + VL)), FN(evens)(LOAD(from + 2 * VL), LOAD(from + 3 * VL)));
 }
 
@@ -65,6 +73,7 @@ INLINE void FN(shifted_split)(const conv_geometry *g, const FN(shifted_copy) *s,
         FN(shifted_zeros)(to, p->first);
         if (apart == 1) FN(shifted_every)(from, 1, n, end, to + p->first);
         else if (apart == 2) FN(shifted_every)(from, 2, n, end, to + p->first);
+        else if (apart == 3) FN(shifted_every)(from, 3, n, end, to + p->first);
         else if (apart == 4) FN(shifted_every)(from, 4, n, end, to + p->first);
         else for (long t = 0; t < n; t++) to[p->first + t] = from[t * apart];
         FN(shifted_zeros)(to + p->last, s->pitch - p->last);
@@ -131,9 +140,7 @@ static void (*const FN(shifted_ukernels)[][FN(SHIFTED_HEIGHT)])(const FN(shifted
 #undef ROW8
 
 /* Whether nothing but a clip follows, which the kernel does. */
-INLINE int FN(shifted_simple)(const FN(shifted_job) *job) {
-    return job->tensors->ys.pixel == 1 && !job->tensors->residual && job->act.kind <= ACT_CLIP;
-}
+INLINE int FN(shifted_simple)(const FN(shifted_job) *job) { return !job->tensors->residual && job->act.kind <= ACT_CLIP; }
 
 /* y = activation(c + residual) of one channel's rows; `free`: what follows y up to there is written later. */
 static void FN(shifted_finish)(const FN(shifted_job) *job, const T *c, long pitch, long rows, const T *residual, T *y, const T *free) {
@@ -141,7 +148,7 @@ static void FN(shifted_finish)(const FN(shifted_job) *job, const T *c, long pitc
     const conv_strides *s = &job->tensors->ys;
     const int simple = FN(shifted_simple)(job);
     for (long row = 0; row < rows; row++, c += pitch, y += s->row, residual = residual ? residual + s->row : NULL) {
-        if (simple && (ow >= VL || free - y >= VL)) {
+        if (simple && s->pixel == 1 && (ow >= VL || free - y >= VL)) {
             for (long x = 0; x < last; x += VL) STORE(y + x, LOAD(c + x));
             STORE(y + last, LOAD(c + last));
         } else
@@ -152,19 +159,37 @@ static void FN(shifted_finish)(const FN(shifted_job) *job, const T *c, long pitc
     }
 }
 
-/* A band of output rows of one group. */
+/* As shifted_finish, of all channels of an NHWC image, c_row elements apart in c. */
+static void FN(shifted_join)(const FN(shifted_job) *job, const T *c, long c_row, long pitch, long rows, const T *residual, T *y, const T *free) {
+    const long oc = job->g->oc, ow = job->g->ow;
+    const conv_strides *s = &job->tensors->ys;
+    const int dense = s->channel == 1 && s->pixel == oc && FN(shifted_simple)(job);
+    if (dense && oc >= 2 && oc <= 4) {
+        for (long row = 0; row < rows; row++, c += pitch, y += s->row) {
+            if (oc == 2) FN(interleave)(c, c_row, 2, ow, y);
+            else if (oc == 3) FN(interleave)(c, c_row, 3, ow, y);
+            else FN(interleave)(c, c_row, 4, ow, y);
+        }
+        return;
+    }
+    for (long o = 0; o < oc; o++)
+        FN(shifted_finish)(job, c + o * c_row, pitch, rows, residual ? residual + o * s->channel : NULL, y + o * s->channel, free);
+}
+
+/* A band of output rows of one group, or of all. */
 static int FN(shifted_task)(void *context, long index) {
     const FN(shifted_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
-    const long band = index % job->bands, group = index / job->bands % g->groups, image = index / (job->bands * g->groups);
+    const long band = index % job->bands, parts = g->groups / job->groups, group0 = index / job->bands % parts * job->groups, image = index / (job->bands * parts);
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, k = icg * g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
     const long oy0 = part(g->oh, job->bands, band), rows = part(g->oh, job->bands, band + 1) - oy0;
     const FN(shifted_copy) copy = FN(shifted_copy_of)(g, rows);
-    const int simple = FN(shifted_simple)(job), in_place = simple && g->ow % VL == 0;
+    const int simple = FN(shifted_simple)(job), in_place = simple && in->ys.pixel == 1 && g->ow % VL == 0;
     const long channel = copy.down * copy.across * copy.phase, runs = in_place ? rows : MIN(rows, ceil_div(rows * copy.pitch, FN(SHIFTED_RUN) * VL)), together = ceil_div(rows, runs);
     const long c_row = ceil_div(together * copy.pitch, VL) * VL + VL;
-    const size_t b_bytes = (size_t)(icg * channel) * sizeof(T), c_bytes = in_place ? 0 : (size_t)(c_row * FN(SHIFTED_HEIGHT)) * sizeof(T);
+    const long c_rows = in_place ? 0 : g->nhwc ? g->oc : FN(SHIFTED_HEIGHT);
+    const size_t b_bytes = (size_t)(job->groups * icg * channel) * sizeof(T), c_bytes = (size_t)(c_row * c_rows) * sizeof(T);
     const size_t span_bytes = (size_t)copy.across * sizeof(FN(shifted_span)), tap_bytes = (size_t)k * sizeof(long);
     scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(c_bytes) + aligned_size(span_bytes) + tap_bytes)};
     if (!s.next) return OUT_OF_MEMORY;
@@ -173,53 +198,55 @@ static int FN(shifted_task)(void *context, long index) {
     long *taps = take(&s, tap_bytes), *tap = taps;
     FN(shifted_spans)(g, &copy, spans);
 
-    const T *x = (const T *)in->x + image * in->xs.image + group * icg * in->xs.channel;
-    for (long i = 0; i < icg; i++) {
-        FN(shifted_fill)(g, &copy, spans, x + i * in->xs.channel, in, oy0, b + i * channel);
+    const T *x = (const T *)in->x + image * in->xs.image + group0 * icg * in->xs.channel;
+    for (long i = 0; i < job->groups * icg; i++) FN(shifted_fill)(g, &copy, spans, x + i * in->xs.channel, in, oy0, b + i * channel);
+    for (long i = 0; i < icg; i++)
         for (long ky = 0; ky < g->kh; ky++)
             for (long kx = 0; kx < g->kw; kx++) {
                 const long down = ky * g->dh, across = kx * g->dw;
                 *tap++ = i * channel + (down % g->sh * copy.across + across % g->sw) * copy.phase + down / g->sh * copy.pitch + across / g->sw;
             }
-    }
 
-    const long at = image * in->ys.image + group * ocg * in->ys.channel + oy0 * in->ys.row;
+    const long at = image * in->ys.image + group0 * ocg * in->ys.channel + oy0 * in->ys.row;
     T *y = (T *)in->y + at;
     const T *residual = in->residual ? (const T *)in->residual + at : NULL;
     const conv_activation none = {ACT_NONE, 0, 0};
     FN(shifted_tile) t = {.taps = taps, .count = k, .row = in_place ? in->ys.channel : c_row, .act = simple ? job->act : none};
     for (long run = 0; run < runs; run++) {
         const long row = part(rows, runs, run), some = part(rows, runs, run + 1) - row, vectors = ceil_div((some - 1) * copy.pitch + g->ow, VL), panels = ceil_div(vectors, FN(SHIFTED_WIDTH));
-        for (long i = 0; i < tiles; i++) {
-            const long o = part(ocg, tiles, i), height = part(ocg, tiles, i + 1) - o;
-            t.weight = (const T *)in->weight + (group * ocg + o) * k;
-            t.bias = (const T *)in->bias + group * ocg + o;
-            T *to = in_place ? y + o * in->ys.channel + row * in->ys.row : c;
+        for (long i = 0; i < job->groups * tiles; i++) {
+            const long group = i / tiles, o = part(ocg, tiles, i % tiles), height = part(ocg, tiles, i % tiles + 1) - o, at = group * ocg + o; /* of the task */
+            t.weight = (const T *)in->weight + (group0 * ocg + at) * k;
+            t.bias = (const T *)in->bias + group0 * ocg + at;
+            T *to = in_place ? y + at * in->ys.channel + row * in->ys.row : g->nhwc ? c + at * c_row : c;
             for (long p = 0; p < panels; p++) {
                 const long v = part(vectors, panels, p), width = part(vectors, panels, p + 1) - v;
-                FN(shifted_ukernels)[width - 1][height - 1](&t, b + row * copy.pitch + v * VL, to + v * VL);
+                FN(shifted_ukernels)[width - 1][height - 1](&t, b + group * icg * channel + row * copy.pitch + v * VL, to + v * VL);
             }
-            for (long j = 0; !in_place && j < height; j++) {
-                const long channel_at = (o + j) * in->ys.channel, row_at = channel_at + row * in->ys.row;
+            for (long j = 0; !in_place && !g->nhwc && j < height; j++) {
+                const long channel_at = (at + j) * in->ys.channel, row_at = channel_at + row * in->ys.row;
                 const T *free = in->ys.row == g->ow ? y + channel_at + rows * g->ow : y + row_at;
                 FN(shifted_finish)(job, c + j * c_row, copy.pitch, some, residual ? residual + row_at : NULL, y + row_at, free);
             }
         }
+        const long row_at = row * in->ys.row;
+        if (!in_place && g->nhwc) FN(shifted_join)(job, c, c_row, copy.pitch, some, residual ? residual + row_at : NULL, y + row_at, y + row_at);
     }
     return 0;
 }
 
-/* Weight OIHW to [group][tile of output channels][icg kh kw][channels of the tile]. */
+/* Weight OIHW or HWIO to [group][tile of output channels][icg kh kw][channels of the tile]. */
 static void FN(shifted_pack)(const conv_geometry *g, const T *w, T *to) {
-    const long ocg = g->oc / g->groups, k = g->ic / g->groups * g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
+    const long ocg = g->oc / g->groups, icg = g->ic / g->groups, taps = g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
+    const long output = g->nhwc ? 1 : icg * taps, channel = g->nhwc ? g->oc : taps, tap = g->nhwc ? icg * g->oc : 1;
     for (long group = 0; group < g->groups; group++)
         for (long i = 0; i < tiles; i++)
-            for (long j = 0; j < k; j++)
-                for (long o = part(ocg, tiles, i); o < part(ocg, tiles, i + 1); o++) *to++ = w[(group * ocg + o) * k + j];
+            for (long j = 0; j < icg * taps; j++)
+                for (long o = part(ocg, tiles, i); o < part(ocg, tiles, i + 1); o++) *to++ = w[(group * ocg + o) * output + j / taps * channel + j % taps * tap];
 }
 
 static int FN(shifted_rows)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    const long parts = g->n * g->groups, enough = threads > 1 ? MIN(g->oh, ceil_div(4 * threads, parts)) : 1; /* for all threads to end together */
-    FN(shifted_job) job = {g, tensors, act, MAX(ceil_div(g->oh, blocking->block), enough)};
+    const long groups = g->nhwc ? g->groups : 1, parts = g->n * (g->groups / groups), enough = threads > 1 ? MIN(g->oh, ceil_div(4 * threads, parts)) : 1; /* for all threads to end together */
+    FN(shifted_job) job = {g, tensors, act, MAX(ceil_div(g->oh, blocking->block), enough), groups};
     return pool_run(FN(shifted_task), &job, parts * job.bands, threads);
 }
