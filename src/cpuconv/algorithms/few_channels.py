@@ -80,9 +80,9 @@ class FewChannels:
         run = 24 * vl + 2 * columns
         cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
         apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
-        cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 2 * vl) * width)  # the copy
+        cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)  # the copy
         if not in_place:
-            cycles += p.oc * p.oh * (2 + (6 if pixel < 5 else 2 * vl) * width)
+            cycles += p.oc * p.oh * (2 + (6 if pixel < 5 else 1.2 * vl) * width)
         return p.n * cycles, (self._together(p) * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:

@@ -78,7 +78,9 @@ class ImplicitGemm:
                 compute += p.n * p.groups * pixels * p.k * steps * cycle
             workspace = b.kc * b.block * p.itemsize
         elif self._few_outputs(p, cpu):
-            compute = p.n * p.oc * p.oh * p.ow * (p.k * valid_tap_share(p) / vl + 3.5) * cycle  # adding up the lanes of a sum
+            run, runs = (p.kw * p.icg, p.kh) if p.dilation[1] == 1 else (p.icg, p.kh * p.kw)  # side by side in memory
+            parts = 11 * runs if run % vl else 0  # of vectors
+            compute = p.n * p.oc * p.oh * p.ow * (p.k * valid_tap_share(p) / vl + parts + 3.5) * cycle  # adding up the lanes of a sum
             workspace = offsets + vl * p.k * p.itemsize
         else:
             waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
@@ -87,6 +89,10 @@ class ImplicitGemm:
             width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / 2))
             visit = 2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width)
             compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit * cpu.quickness / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
+            if p.ocg <= vl / 2:  # half a vector takes the time of a whole one, and eight sums hardly hide each other's latency
+                compute *= 2.5
+            if p.ocg not in (vl // 2, vl) and p.ocg < vl:  # such tiles are computed apart, and copied
+                compute += p.n * p.groups * p.oh * p.ow * 14 * cycle
             workspace = offsets
             if p.layout == "nchw":
                 strip = self._strip_rows(p, b.block) * p.iw
