@@ -81,7 +81,7 @@ def test_wrong_arrays_after_it_are_refused():
     before = out.copy()
     cases = [
         ("weight", (x, weight[:, :2], bias), out), ("bias", (x, weight, bias[:3]), out), ("out: shape", (x, weight, bias), out[:1]),
-        ("out: dtype", (x, weight, bias), out.astype(np.float64)), ("x", (x[:, :, :1], weight, bias), out),
+        ("out: dtype", (x, weight, bias), out.astype(np.float64)), ("weight: kernel height 3", (x[:, :, :1], weight, bias), out),
     ]  # fmt: skip
     for name, given, target in cases:
         with pytest.raises((ValueError, TypeError), match=name):

@@ -239,7 +239,7 @@ class Layer:
         return prepared
 
     def planned(self, x: Array) -> Planned:
-        """What follows for calls like that of x, with zero padding or other, and no residual."""
+        """What follows for calls without a residual on arrays of x's shape and type."""
         dtype, word = self._dtypes(x.dtype, None)
         return self._plan(x.shape, False, dtype, word)
 

@@ -1,7 +1,7 @@
-/* Few input channels (of a group), in NCHW, or few channels of either kind in NHWC, which are parted and joined again. Vectors hold output pixels, the rows of a tile are output channels. A band of the input is copied
-   once, padded, and with the rows and columns of each residue of the stride (a phase) apart. A tap then lies at one distance from all output
-   pixels, so vectors of it are loaded as they lie there. Pixels of several narrow rows form one run, in which only the columns of padding
-   between rows are wasted; the results go to their places from a copy. Wide rows are written in place. */
+/* Few input channels (of a group) in NCHW, or few channels of either kind in NHWC, which are parted and joined again. Vectors hold output pixels, the
+   rows of a tile are output channels. A band of the input is copied once, padded, and with the rows and columns of each residue of the stride (a phase)
+   apart. A tap then lies at one distance from all output pixels, so vectors of it are loaded as they lie there. Pixels of several narrow rows form one
+   run, in which only the columns of padding between rows are wasted; the results go to their places from a copy. Wide rows are written in place. */
 enum { FN(SHIFTED_HEIGHT) = NV_MAX == 4 ? 8 : 6, FN(SHIFTED_WIDTH) = NV_MAX == 4 ? 3 : 2, FN(SHIFTED_RUN) = 24 };
 
 typedef struct {
