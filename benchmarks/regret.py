@@ -2,7 +2,8 @@
 
     pip install '.[cli]' && python benchmarks/regret.py
 
-All layers of the standard networks in both layouts, float32, batch 1, with the default budget, as Markdown. Needs a quiet machine.
+All layers of the standard networks (or pictures, with `--pictures`) in both layouts, float32, batch 1, with the default budget, as Markdown.
+Needs a quiet machine.
 
 The best of several minima is partly luck. So where the choice was not the fastest, it meets the fastest again, and only those times count.
 """
@@ -11,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import click
 import numpy as np
@@ -28,6 +30,9 @@ from cpuconv.planner import Budget
 HOPELESS = 4.0  # candidates predicted at so many times the best are not timed, but for the first three
 SURE = 3
 ROUNDS = 4  # of the second meeting: each is as long as the first
+CHANNELS = ((1, 1, 1), (1, 3, 1), (3, 1, 1), (3, 3, 1), (3, 3, 3), (4, 4, 4), (8, 8, 1), (8, 8, 8))  # of pictures: in, out, groups
+FILTERS = ((1, 1), (3, 1), (3, 2), (5, 1), (5, 2))  # kernel, stride
+SIZES = (16, 64, 256, 1024)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,15 @@ class Regret:
     @property
     def value(self) -> float:
         return max(1.0, self.seconds[self.chosen] / self.seconds[self.best])
+
+
+def pictures() -> list[Layer]:
+    """Filters of pictures of few channels, which no network of the list has."""
+    problems = (
+        f"n1_ic{ic}_ih{size}_iw{size}_oc{oc}_kh{k}_kw{k}_s{stride}_p{k // 2}_d1_g{groups}_f32_nchw"
+        for (ic, oc, groups), size, (k, stride) in product(CHANNELS, SIZES, FILTERS)
+    )
+    return [Layer("picture", Problem.parse(spec), 1) for spec in problems]
 
 
 def contenders(p: Problem) -> dict[str, float]:
@@ -69,14 +83,15 @@ def regret(layer: Layer, layout: str, threads: int, seconds: float) -> Regret:
 
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--layers", "pattern", default="", metavar="REGEX", help="Only layers whose name matches.")
+@click.option("--pictures", "of_pictures", is_flag=True, help="Pictures of 1 to 8 channels instead of networks' layers.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=0.03, show_default=True, help="For each layer and algorithm.")
 @click.option("--worst", default=20, show_default=True, help="How many layers to print.")
-def main(pattern: str, threads: int, seconds: float, worst: int) -> None:
+def main(pattern: str, of_pictures: bool, threads: int, seconds: float, worst: int) -> None:
     if wisdom.entries():
         raise click.UsageError("There is wisdom, and the cost model is to be judged: set CPUCONV_CACHE_DIR to an empty directory.")
     cpuconv.set_num_threads(threads)
-    layers = [layer for layer in all_layers() if re.search(pattern, layer.name)]
+    layers = [layer for layer in (pictures() if of_pictures else all_layers()) if re.search(pattern, layer.name)]
     if not layers:
         raise click.BadParameter(f"no layer matches {pattern!r}", param_hint="'--layers'")
     pairs = [(layer, layout) for layer in layers for layout in ("nchw", "nhwc")]

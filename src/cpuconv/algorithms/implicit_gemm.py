@@ -89,8 +89,8 @@ class ImplicitGemm:
             width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / 2))
             visit = 2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width)
             compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit * cpu.quickness / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
-            if p.ocg <= vl / 2:  # half a vector takes the time of a whole one, and eight sums hardly hide each other's latency
-                compute *= 2.5
+            if p.ocg <= vl / 2:  # half a vector takes as long as a whole one if two of those start in a cycle; eight sums hardly hide their latency
+                compute *= 1.25 * min(2.0, cpu.rates.fma_per_cycle)
             if p.ocg not in (vl // 2, vl) and p.ocg < vl:  # such tiles are computed apart, and copied
                 compute += p.n * p.groups * p.oh * p.ow * 14 * cycle
             workspace = offsets
