@@ -9,7 +9,7 @@ typedef struct {
     long count, ldb, step;           /* segments; between rows of B; between columns of A */
     int clip;
     T low, high;
-    long span, next;                 /* elements of B; from it to what B is next, where that comes from beyond L2, else 0 */
+    long span, next;                 /* elements of B, 0 if it is read in place; from it to what B is next, where that comes from beyond L2, else 0 */
     long ahead, each;                /* prefetched meanwhile: from B to the first line; elements for each row, of one or two lines */
 } FN(tile);
 
@@ -127,8 +127,11 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
 /* Tile `index` of `count` on one panel. The first ones fetch what B is next, a line for each row of B, or two where tiles are few: were all of
    it read by the first tile of the next product, that one would wait for L3, and Winograd of many channels took up to 1.7 times as long. */
 INLINE void FN(gemm_tile)(FN(tile) *t, const int far, long nv, long height, long index, long count) {
-    const int lines = count >= nv ? 1 : 2, fetches = far && lines * index < nv;
-    if (fetches) {
+    const int in_place = t->span == 0, lines = count >= nv && !in_place ? 1 : 2, fetches = far && lines * index < nv;
+    if (fetches && in_place) { /* of each row a line, and the one before it of the next row */
+        t->ahead = t->next + VL * (2 * index + 1);
+        t->each = t->ldb;
+    } else if (fetches) {
         t->ahead = t->next + t->span / nv * lines * index;
         t->each = lines * VL;
     }

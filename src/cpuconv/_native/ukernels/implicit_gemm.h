@@ -373,6 +373,7 @@ static int FN(channel_task)(void *context, long index) {
        sets of L1. */
     const long lines = in->xs.channel * (long)sizeof(T) % 4096 / LINE_BYTES;
     const int repaid = (k >= 64 && rows >= 112) || (k >= 128 && rows >= 48 && lines % 16 == 0);
+    const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
     const int across = passes == 1 && panels > 1 && panels <= FN(ACROSS) && k * panels * NV_MAX * VB <= IN_L1;
     FN(tile) tiles[FN(ACROSS)];
@@ -395,7 +396,8 @@ static int FN(channel_task)(void *context, long index) {
                 }
             }
             FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
-                          .ldb = in_place ? in->xs.channel : p.nr};
+                          .ldb = in_place ? in->xs.channel : p.nr,
+                          .next = in_place && far ? p.nr : 0}; /* the next panel of pixels */
             if (pass == passes - 1) FN(set_clip)(&t, job->act);
             t.a = (const T *)in->weight + o0 * k;
             t.bias_m = pass ? NULL : (const T *)in->bias + o0;
