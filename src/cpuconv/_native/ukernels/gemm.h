@@ -11,10 +11,15 @@ typedef struct {
     T low, high;
     long span, next;                 /* elements of B, 0 if it is read in place; from it to what B is next, where that comes from beyond L2, else 0 */
     long ahead, each;                /* prefetched meanwhile: from B to the first line; elements for each row, of one or two lines */
+    long repeat;                     /* tiles that the micro-kernel makes, each so much further on: */
+    long a_step, b_step, c_step;     /* (of z too) */
+    long bias_n_step, bias_m_step;
 } FN(tile);
 
 typedef void (*FN(ukernel))(const FN(tile) *);
-enum { FN(ACROSS) = 8 };
+/* Bytes of B that gemm_across passes for each row of tiles. An AVX-512 tile reads 256 of them for 20 multiply-adds, more than L2 gives beside A; one
+   of AVX2 64 for 12. */
+enum { FN(ACROSS) = VB == 64 ? IN_L1 : 128 << 10, FN(ACROSS_PANELS) = 8 };
 
 #define UVEC VEC
 #define UVL VL
@@ -117,6 +122,7 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
         FN(copy)(c + offsets[i], t->z + t->zoff[i], p->valid);
         FN(zero)(c + offsets[i] + p->valid, p->nr - p->valid);
     }
+    whole.repeat = 1;
     whole.c = c;
     whole.coff = whole.zoff = offsets;
     if (t->z) whole.z = c;
@@ -124,9 +130,10 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
     for (long i = 0; i < height; i++) FN(copy)(t->c + t->coff[i], c + offsets[i], p->valid);
 }
 
-/* Tile `index` of `count` on one panel. The first ones fetch what B is next, a line for each row of B, or two where tiles are few: were all of
-   it read by the first tile of the next product, that one would wait for L3, and Winograd of many channels took up to 1.7 times as long. */
-INLINE void FN(gemm_tile)(FN(tile) *t, const int far, long nv, long height, long index, long count) {
+/* Tile `index` of `count` on one panel, and as many after it, `most` in all, as need nothing else; returns their number. The first ones fetch what B
+   is next, a line for each row of B, or two where tiles are few: were all of it read by the first tile of the next product, that one would wait for
+   L3, and Winograd of many channels took up to 1.7 times as long. */
+INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long index, long count, long most) {
     const int in_place = t->span == 0, lines = count >= nv && !in_place ? 1 : 2, fetches = far && lines * index < nv;
     if (fetches && in_place) { /* of each row a line, and the one before it of the next row */
         t->ahead = t->next + VL * (2 * index + 1);
@@ -135,7 +142,18 @@ INLINE void FN(gemm_tile)(FN(tile) *t, const int far, long nv, long height, long
         t->ahead = t->next + t->span / nv * lines * index;
         t->each = lines * VL;
     }
+    t->repeat = fetches ? 1 : most;
+    t->bias_m_step = height;
     FN(gemm_ukernels)[fetches][nv][height - 1](t);
+    return t->repeat;
+}
+
+/* The tile, and what it adds, `rows` rows of even steps further down. */
+INLINE void FN(step_down)(FN(tile) *t, long rows, long a_step, long c_step) {
+    t->a += rows * a_step;
+    t->c += rows * c_step;
+    if (t->z) t->z += rows * c_step;
+    if (t->bias_m) t->bias_m += rows;
 }
 
 /* All tiles of `rows` rows on one panel, in heights as even as can be. After a tile of h rows, A, C and z are h times their steps further on,
@@ -143,20 +161,20 @@ INLINE void FN(gemm_tile)(FN(tile) *t, const int far, long nv, long height, long
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
     /* A B that is not packed is read from further away: the fewer times, the better. */
     const int nv = p->nv, far = t.next > 0, mr = nv == 4 && t.ldb != p->nr ? 6 : FN(gemm_mr)[nv], tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
-    for (int i = 0; i < tiles; i++) {
+    for (long i = 0, some; i < tiles; i += some) {
         const long height = low + (i < higher);
-        if (p->valid == p->nr) FN(gemm_tile)(&t, far, nv, height, i, tiles);
-        else FN(gemm_edge)(&t, p, height);
-        if (t.bias_m) t.bias_m += height;
-        if (c_step) {
-            t.a += height * a_step;
-            t.c += height * c_step;
-            if (t.z) t.z += height * c_step;
-        } else {
-            t.aoff += height;
-            t.coff += height;
-            t.zoff += height;
+        t.a_step = height * a_step;
+        t.c_step = height * c_step;
+        if (p->valid == p->nr) some = FN(gemm_some)(&t, far, nv, height, i, tiles, c_step ? (i < higher ? higher : tiles) - i : 1);
+        else {
+            FN(gemm_edge)(&t, p, height);
+            some = 1;
         }
+        FN(step_down)(&t, some * height, a_step, c_step);
+        if (c_step) continue;
+        t.aoff += height;
+        t.coff += height;
+        t.zoff += height;
     }
 }
 
@@ -182,8 +200,8 @@ IN_MEMORY static void FN(gemm_even_rows)(const FN(tile) *tile, const FN(panel) *
     FN(gemm_tiles)(t, p, rows, a_step, c_step);
 }
 
-/* As gemm_even_rows on up to ACROSS panels whose columns of C follow each other (tiles[i]: of panel i), one row of tiles after another, so that C is
-   written in the order of memory. B must stay in L1. */
+/* As gemm_even_rows on some panels whose columns of C follow each other (tiles[i]: of panels[i] and its equals, `repeat` in all), one row of tiles
+   after another, so that C is written in the order of memory. */
 IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, long count, long rows, long a_step, long c_step) {
     long aoff[8], coff[8];
     for (long i = 0; i < 8; i++) {
@@ -198,13 +216,9 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
     for (int i = 0; i < n; i++) {
         const long height = low + (i < higher);
         for (long j = 0; j < count; j++) {
-            FN(tile) *t = tiles + j;
-            if (panels[j].valid == panels[j].nr) FN(gemm_ukernels)[0][panels[j].nv][height - 1](t);
-            else FN(gemm_edge)(t, panels + j, height);
-            t->a += height * a_step;
-            t->c += height * c_step;
-            if (t->z) t->z += height * c_step;
-            if (t->bias_m) t->bias_m += height;
+            if (panels[j].valid == panels[j].nr) FN(gemm_ukernels)[0][panels[j].nv][height - 1](tiles + j);
+            else FN(gemm_edge)(tiles + j, panels + j, height);
+            FN(step_down)(tiles + j, height, a_step, c_step);
         }
     }
 }

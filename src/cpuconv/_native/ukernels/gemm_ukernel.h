@@ -1,46 +1,61 @@
 /* The micro-kernels C[mr][nv vectors] = A B + bias + z, one function for each mr up to MR(nv). Included once per vector
    width: full vectors, and half ones for narrow tails. Rows of A and C are addressed by offsets, so that A is read in
    place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments. `far`: what B is next is prefetched.
+   Tiles that lie as far from each other are done in one call: what starts a tile then overlaps with the end of the one before.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
 INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *t) {
-    UVEC acc[8][4];
+    const T *first = t->a + t->aoff[0], *panel = t->b, *z = t->z, *bias_n = t->bias_n, *bias_m = t->bias_m;
+    T *c = t->c;
     long next[8]; /* from the first row to each */
-    UNROLL for (int j = 0; j < nv; j++) {
-        const UVEC start = t->bias_n ? *(const UVECU *)(t->bias_n + j * UVL) : (UVECU){0};
-        UNROLL for (int i = 0; i < mr; i++) acc[i][j] = start;
-    }
-    if (t->bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += t->bias_m[i];
     UNROLL for (int i = 1; i < mr; i++) next[i] = t->aoff[i] - t->aoff[0];
-    const segment *run = t->segments;
-    const T *fetched = far ? t->b + run->b * t->ldb + t->ahead : NULL;
-    const long each = far ? t->each : 0, more = each - VL;
-    for (long left = t->count; left > 0; left--, run++) {
-        const long step = t->step, ldb = t->ldb;
-        const T *a = t->a + t->aoff[0] + run->a, *b = t->b + run->b * ldb;
-        for (const T *end = a + run->length * step; a < end; a += step, b += ldb) {
-            if (far) {
-                __builtin_prefetch(fetched, 0, 2);
-                __builtin_prefetch(fetched + more, 0, 2); /* the same line, or one more */
-                fetched += each;
-            }
-            UVEC bv[4];
-            UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
-            UNROLL for (int i = 0; i < mr; i++) {
-                const T s = i ? a[next[i]] : *a;
-                UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MULTIPLY_ADD(acc[i][j], s, bv[j]);
+    for (long tiles = t->repeat; tiles > 0; tiles--) {
+        UVEC acc[8][4];
+        UNROLL for (int j = 0; j < nv; j++) {
+            const UVEC start = bias_n ? *(const UVECU *)(bias_n + j * UVL) : (UVECU){0};
+            UNROLL for (int i = 0; i < mr; i++) acc[i][j] = start;
+        }
+        if (bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += bias_m[i];
+        const segment *run = t->segments;
+        const T *fetched = far ? panel + run->b * t->ldb + t->ahead : NULL;
+        const long each = far ? t->each : 0, more = each - VL;
+        for (long left = t->count; left > 0; left--, run++) {
+            const long step = t->step, ldb = t->ldb;
+            const T *a = first + run->a, *b = panel + run->b * ldb;
+            for (const T *end = a + run->length * step; a < end; a += step, b += ldb) {
+                if (far) {
+                    __builtin_prefetch(fetched, 0, 2);
+                    __builtin_prefetch(fetched + more, 0, 2); /* the same line, or one more */
+                    fetched += each;
+                }
+                UVEC bv[4];
+                UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
+                UNROLL for (int i = 0; i < mr; i++) {
+                    const T s = i ? a[next[i]] : *a;
+                    UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MULTIPLY_ADD(acc[i][j], s, bv[j]);
+                }
             }
         }
-    }
-    /* What C already holds is added last: a long summation cut into pieces so errs less than one long chain would. */
-    if (t->z) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(t->z + t->zoff[i] + j * UVL);
-    if (t->clip) {
-        const UVEC low = (UVEC){0} + t->low, high = (UVEC){0} + t->high;
-        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) {
-            acc[i][j] = SELECT(UMASK, low > acc[i][j], low, acc[i][j]);
-            acc[i][j] = SELECT(UMASK, high < acc[i][j], high, acc[i][j]);
+        /* What C already holds is added last: a long summation cut into pieces so errs less than one long chain would. */
+        if (z) {
+            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += *(const UVECU *)(z + t->zoff[i] + j * UVL);
+            z += t->c_step;
         }
+        if (t->clip) {
+            const UVEC low = (UVEC){0} + t->low, high = (UVEC){0} + t->high;
+            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) {
+                acc[i][j] = SELECT(UMASK, low > acc[i][j], low, acc[i][j]);
+                acc[i][j] = SELECT(UMASK, high < acc[i][j], high, acc[i][j]);
+            }
+        }
+        T *row[8]; /* loaded before the first store, which to the compiler might change them */
+        UNROLL for (int i = 0; i < mr; i++) row[i] = c + t->coff[i];
+        first += t->a_step;
+        panel += t->b_step;
+        c += t->c_step;
+        if (bias_n) bias_n += t->bias_n_step;
+        if (bias_m) bias_m += t->bias_m_step;
+        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(row[i] + j * UVL) = acc[i][j];
     }
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(t->c + t->coff[i] + j * UVL) = acc[i][j];
 }
 #define UKERNEL(mr, nv) \
     IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); }

@@ -181,13 +181,14 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     if (!even) FN(pixel_offsets)(r, x0, rows, x_row, x_pixel, aoff);
     const long count = FN(tap_segments_of)(g, r, view, all), total = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (view->c1 - view->c0);
     const long passes = MAX(1, ceil_div(total, job->blocking->kc)), panels = last - first;
-    const int across = even && passes == 1 && view->y_column == 1 && panels > 1 && panels <= FN(ACROSS) && total * panels * NV_MAX * VB <= IN_L1;
+    const int across = even && passes == 1 && view->y_column == 1 && panels > 1 && 2 * total * NV_MAX * VB <= FN(ACROSS);
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > FAR;
-    FN(tile) tiles[FN(ACROSS)];
-    FN(panel) each[FN(ACROSS)];
+    FN(tile) tiles[4]; /* of wide panels, of narrower ones, of one with padding, of half a vector */
+    FN(panel) each[4];
+    long kinds = 0;
     FN(tile) t = {.a = view->x + y0 * x_row - g->pt * view->x_row + x0 * x_pixel - g->pl * view->x_pixel, .segments = piece, .step = 1};
     for (long i = first, spread = 0; i < last; i++) {
-        const FN(panel) p = FN(panel_at)(ocg, i);
+        FN(panel) p = FN(panel_at)(ocg, i);
         const segment *cursor = all;
         long done = 0;
         const long y_pixel = view->y_pixel ? view->y_pixel : p.nr, y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
@@ -204,23 +205,29 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
             t.span = (part(total, passes, pass + 1) - part(total, passes, pass)) * p.nr;
             t.next = far ? t.span : 0;
             if (pass == passes - 1) FN(set_clip)(&t, act);
-            if (across) {
-                tiles[i - first] = t;
-                each[i - first] = p;
+            if (across && kinds && p.nr == each[kinds - 1].nr && p.valid == p.nr) tiles[kinds - 1].repeat++;
+            else if (across) {
+                t.repeat = 1;
+                t.b_step = taps * icg * p.nr;
+                t.c_step = t.bias_n_step = p.nr;
+                tiles[kinds] = t;
+                each[kinds++] = p;
             } else if (even) FN(gemm_even_rows)(&t, &p, rows, x_pixel, y_pixel);
             else FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
             t.z = t.c;
             t.bias_n = NULL;
         }
-        if (act.kind > ACT_CLIP && !across)
+        if (across) {
+            const long column = each[0].column, end = p.column + p.nr;
+            if (i < last - 1 && total * (end + NV_MAX * VL - column) * (long)sizeof(T) <= FN(ACROSS)) continue;
+            t.c = tiles[0].c;
+            FN(gemm_across)(tiles, each, kinds, rows, x_pixel, y_pixel);
+            kinds = 0;
+            p.valid += p.column - column;
+        }
+        if (act.kind > ACT_CLIP)
             for (long row = 0; row < rows; row++) FN(activate)(act, t.c + (even ? row * y_pixel : coff[row]), p.valid);
     }
-    if (!across) return;
-    T *c = tiles[0].c;
-    const long columns = each[panels - 1].column + each[panels - 1].valid - each[0].column;
-    FN(gemm_across)(tiles, each, panels, rows, x_pixel, view->y_pixel);
-    if (act.kind > ACT_CLIP)
-        for (long row = 0; row < rows; row++) FN(activate)(act, c + row * view->y_pixel, columns);
 }
 
 /* One block of pixels where outputs are few, all of its group. */
@@ -375,9 +382,9 @@ static int FN(channel_task)(void *context, long index) {
     const int repaid = (k >= 64 && rows >= 112) || (k >= 128 && rows >= 48 && lines % 16 == 0);
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
-    const int across = passes == 1 && panels > 1 && panels <= FN(ACROSS) && k * panels * NV_MAX * VB <= IN_L1;
-    FN(tile) tiles[FN(ACROSS)];
-    FN(panel) each[FN(ACROSS)];
+    const int across = passes == 1 && panels > 1 && panels <= FN(ACROSS_PANELS) && k * panels * NV_MAX * VB <= IN_L1;
+    FN(tile) tiles[FN(ACROSS_PANELS)];
+    FN(panel) each[FN(ACROSS_PANELS)];
     for (long pass = 0; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
@@ -404,6 +411,7 @@ static int FN(channel_task)(void *context, long index) {
             t.c = y + p.column;
             t.z = pass ? t.c : z ? z + p.column : NULL;
             if (across) {
+                t.repeat = 1;
                 tiles[j] = t;
                 each[j] = p;
                 if (j < panels - 1) continue;

@@ -154,14 +154,14 @@ static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long 
     t.coff = t.zoff = coff;
     /* heights as even as can be */
     const long count = ceil_div(rows, FN(gemm_mr)[p->nv]), low = rows / count, higher = rows % count;
-    for (long i = 0; i < count; i++) {
+    for (long i = 0, some; i < count; i += some) {
         const long height = low + (i < higher);
         FN(prefetch)(in);
         FN(prefetch)(out);
-        FN(gemm_tile)(&t, t.next > 0, p->nv, height, i, count);
-        t.a += height * channels;
-        t.c += height * p->nr;
-        if (t.z) t.z += height * p->nr;
+        t.a_step = height * channels;
+        t.c_step = height * p->nr;
+        some = FN(gemm_some)(&t, t.next > 0, p->nv, height, i, count, in->quota || out->quota ? 1 : (i < higher ? higher : count) - i);
+        FN(step_down)(&t, some * height, channels, p->nr);
     }
 }
 
