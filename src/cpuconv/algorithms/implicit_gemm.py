@@ -52,6 +52,8 @@ class ImplicitGemm:
         nr = cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
         if self._channel_rows(p, cpu):
             pixels = 4 * nr
+            if cpu.isa_row.vector_bytes < 64:
+                pixels = max(pixels, min(16 * nr, cpu.l2 // 4 // (p.k * p.itemsize) // nr * nr))
             return native.Blocking(pixels, kc=max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize))))  # all panels of a block stay in L2
         kc = max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # a panel's piece stays in L2; a longer sum would err more
         if p.layout == "nhwc":

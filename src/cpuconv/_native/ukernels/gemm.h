@@ -19,7 +19,7 @@ typedef struct {
 typedef void (*FN(ukernel))(const FN(tile) *);
 /* Bytes of B that gemm_across passes for each row of tiles. An AVX-512 tile reads 256 of them for 20 multiply-adds, more than L2 gives beside A; one
    of AVX2 64 for 12. */
-enum { FN(ACROSS) = VB == 64 ? IN_L1 : 128 << 10, FN(ACROSS_PANELS) = 8 };
+enum { FN(ACROSS) = VB == 64 ? IN_L1 : 128 << 10 };
 
 #define UVEC VEC
 #define UVL VL
@@ -198,6 +198,23 @@ IN_MEMORY static void FN(gemm_even_rows)(const FN(tile) *tile, const FN(panel) *
     t.aoff = aoff;
     t.coff = t.zoff = coff;
     FN(gemm_tiles)(t, p, rows, a_step, c_step);
+}
+
+/* Kinds of panels in gemm_across: wide ones, narrower ones, one with padding, one of half a vector. */
+enum { FN(KINDS) = 4 };
+
+/* The next panel for gemm_across: one more of the last kind, or a new kind. */
+INLINE void FN(add_panel)(FN(tile) *t, const FN(panel) *p, FN(tile) *tiles, FN(panel) *panels, long *kinds) {
+    FN(tile) *last = tiles + *kinds - 1;
+    if (*kinds && p->nr == panels[*kinds - 1].nr && p->valid == p->nr && t->ldb == last->ldb) {
+        last->repeat++;
+        return;
+    }
+    t->repeat = 1;
+    t->c_step = p->nr;
+    t->bias_n_step = p->nr;
+    tiles[*kinds] = *t;
+    panels[(*kinds)++] = *p;
 }
 
 /* As gemm_even_rows on some panels whose columns of C follow each other (tiles[i]: of panels[i] and its equals, `repeat` in all), one row of tiles

@@ -183,8 +183,8 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const long passes = MAX(1, ceil_div(total, job->blocking->kc)), panels = last - first;
     const int across = even && passes == 1 && view->y_column == 1 && panels > 1 && 2 * total * NV_MAX * VB <= FN(ACROSS);
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > FAR;
-    FN(tile) tiles[4]; /* of wide panels, of narrower ones, of one with padding, of half a vector */
-    FN(panel) each[4];
+    FN(tile) tiles[FN(KINDS)];
+    FN(panel) each[FN(KINDS)];
     long kinds = 0;
     FN(tile) t = {.a = view->x + y0 * x_row - g->pt * view->x_row + x0 * x_pixel - g->pl * view->x_pixel, .segments = piece, .step = 1};
     for (long i = first, spread = 0; i < last; i++) {
@@ -205,13 +205,9 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
             t.span = (part(total, passes, pass + 1) - part(total, passes, pass)) * p.nr;
             t.next = far ? t.span : 0;
             if (pass == passes - 1) FN(set_clip)(&t, act);
-            if (across && kinds && p.nr == each[kinds - 1].nr && p.valid == p.nr) tiles[kinds - 1].repeat++;
-            else if (across) {
-                t.repeat = 1;
+            if (across) {
                 t.b_step = taps * icg * p.nr;
-                t.c_step = t.bias_n_step = p.nr;
-                tiles[kinds] = t;
-                each[kinds++] = p;
+                FN(add_panel)(&t, &p, tiles, each, &kinds);
             } else if (even) FN(gemm_even_rows)(&t, &p, rows, x_pixel, y_pixel);
             else FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
             t.z = t.c;
@@ -382,9 +378,10 @@ static int FN(channel_task)(void *context, long index) {
     const int repaid = (k >= 64 && rows >= 112) || (k >= 128 && rows >= 48 && lines % 16 == 0);
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
-    const int across = passes == 1 && panels > 1 && panels <= FN(ACROSS_PANELS) && k * panels * NV_MAX * VB <= IN_L1;
-    FN(tile) tiles[FN(ACROSS_PANELS)];
-    FN(panel) each[FN(ACROSS_PANELS)];
+    const int across = passes == 1 && panels > 1 && k * panels * NV_MAX * VB <= FN(ACROSS);
+    FN(tile) tiles[FN(KINDS)];
+    FN(panel) each[FN(KINDS)];
+    long kinds = 0;
     for (long pass = 0; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
@@ -411,11 +408,10 @@ static int FN(channel_task)(void *context, long index) {
             t.c = y + p.column;
             t.z = pass ? t.c : z ? z + p.column : NULL;
             if (across) {
-                t.repeat = 1;
-                tiles[j] = t;
-                each[j] = p;
+                t.b_step = in_place ? p.nr : p.nr * kc;
+                FN(add_panel)(&t, &p, tiles, each, &kinds);
                 if (j < panels - 1) continue;
-                FN(gemm_across)(tiles, each, panels, rows, k, c_row);
+                FN(gemm_across)(tiles, each, kinds, rows, k, c_row);
             } else FN(gemm_even_rows)(&t, &p, rows, k, c_row);
             if (pass == passes - 1 && job->act.kind > ACT_CLIP)
                 for (long i = 0; i < rows; i++) FN(activate)(job->act, across ? y + i * c_row : t.c + i * c_row, across ? pixels : p.valid);
