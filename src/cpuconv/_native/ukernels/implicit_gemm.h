@@ -375,16 +375,16 @@ static int FN(channel_task)(void *context, long index) {
     /* Rows of planes lie in as many pages: for more than the TLB holds, a copy is faster from some number of uses on; sooner where they meet in few
        sets of L1. */
     const long lines = in->xs.channel * (long)sizeof(T) % 4096 / LINE_BYTES;
-    const int repaid = (k >= 64 && rows >= 112) || (k >= 128 && rows >= 48 && lines % 16 == 0);
+    const int repaid = (k >= 64 && rows >= 112) || (VB == 64 ? k >= 128 && rows >= 48 && lines % 16 == 0 : (k >= 256 && rows >= 64) || (rows >= 32 && lines % 16 == 0));
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
-    const int across = passes == 1 && panels > 1 && k * panels * NV_MAX * VB <= FN(ACROSS);
+    const int across = panels > 1 && ceil_div(k, passes) * panels * NV_MAX * VB <= FN(ACROSS);
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
-    long kinds = 0;
-    for (long pass = 0; pass < passes; pass++) {
+    for (long pass = 0, kinds; pass < passes; pass++) {
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
+        kinds = 0;
         for (long j = 0; j < panels; j++) {
             const FN(panel) p = FN(panel_at)(pixels, j);
             const int whole = pointwise && p.valid == p.nr, in_place = whole && !repaid;
