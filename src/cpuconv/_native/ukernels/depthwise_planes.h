@@ -1,6 +1,6 @@
 /* Depthwise 3x3 convolution of NCHW planes, of stride 1 or 2. Vectors hold VL pixels of a row. A block of VL columns of a plane is made from top to
-   bottom: the vectors of the three taps of an input row stay in registers for all output rows that read it, as do the nine weights. Rows outside
-   the image are zeros; columns outside it are masked. */
+   bottom: each input row is loaded once, for all output rows that read it, and the nine weights stay in registers. Rows outside the image are zeros;
+   columns outside it are masked. */
 enum { FN(PLANE_TAPS) = 3 };
 
 typedef struct {
@@ -27,7 +27,9 @@ static void FN(make_columns)(const conv_geometry *g, long block, FN(plane_column
             const long ix = c->from + l * g->sw + k;
             inside[l] = ix >= 0 && ix < g->iw ? -1 : 0;
         }
-        __builtin_memcpy(&c->inside[k], inside, sizeof inside);
+        VEC mask;
+        __builtin_memcpy(&mask, inside, sizeof inside);
+        c->inside[k] = (FN(mask))(g->sw == 1 ? mask : FN(in_order)(mask)); /* as row_taps has the pixels */
     }
 }
 
@@ -43,32 +45,46 @@ INLINE void FN(row_taps)(const int s, const conv_geometry *g, const T *x, long x
     x += iy * x_row;
     if (s == 1) UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = LOAD(x + k);
     else {
-        const VEC a = LOAD(x), b = LOAD(x + VL), c = LOAD(x + VL + 1);
+        const VEC a = LOAD(x), b = LOAD(x + VL);
         __asm__("" : : : "memory"); /* they are loaded once */
         tap[0] = FN(evens)(a, b);
         tap[1] = FN(odds)(a, b);
-        tap[2] = FN(shifted)(tap[0], c);
+        tap[2] = FN(odds)(LOAD(x + 1), LOAD(x + VL + 1));
     }
     UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = (VEC)((FN(mask))tap[k] & inside[k]);
 }
 
-/* Output rows [oy, oy + rows) of a block of columns, with no activation or a clip. */
+/* Output rows [oy, oy + rows) of a block of columns, with no activation or a clip. Each row of pixels is added to all outputs that it belongs to: so
+   the sums of a few of them are under way, in chains of three, and their latency is hidden. */
+INLINE VEC FN(row_sum)(VEC v, const VEC *tap, const VEC *w) {
+    UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) v += tap[k] * w[k];
+    return v;
+}
 INLINE void FN(plane_block)(const int s, const conv_geometry *g, const T *x, long x_row, long oy, long rows, const FN(mask) *columns, const T *weight, long step,
                             conv_activation act, T *y, long y_row) {
-    VEC w[FN(PLANE_TAPS)][FN(PLANE_TAPS)], tap[FN(PLANE_TAPS)][FN(PLANE_TAPS)];
+    VEC w[FN(PLANE_TAPS)][FN(PLANE_TAPS)], tap[FN(PLANE_TAPS)];
     UNROLL for (int k = 0; k < 9; k++) w[k / 3][k % 3] = SPLAT(weight[k * step]);
     const VEC bias = SPLAT(weight[9 * step]), low = SPLAT(act.a), high = SPLAT(act.b);
     const FN(mask) inside[FN(PLANE_TAPS)] = {columns[0], columns[1], columns[2]};
     long iy = oy * s - g->pt;
-    UNROLL for (int r = 0; r < 3 - s; r++) FN(row_taps)(s, g, x, x_row, iy + r, inside, tap[r]);
-    for (long i = 0; i < rows; i++, iy += s, y += y_row) {
-        UNROLL for (int r = 3 - s; r < 3; r++) FN(row_taps)(s, g, x, x_row, iy + r, inside, tap[r]);
-        VEC v = bias;
-        UNROLL for (int r = 0; r < 3; r++)
-            UNROLL for (int k = 0; k < 3; k++) v += tap[r][k] * w[r][k];
+    FN(row_taps)(s, g, x, x_row, iy++, inside, tap);
+    VEC first = FN(row_sum)(bias, tap, w[0]), second; /* sums of outputs, up to their first and second row */
+    if (s == 1) {
+        FN(row_taps)(s, g, x, x_row, iy++, inside, tap);
+        second = FN(row_sum)(first, tap, w[1]);
+        first = FN(row_sum)(bias, tap, w[0]);
+    }
+    for (; rows > 0; rows--, y += y_row) {
+        if (s == 2) {
+            FN(row_taps)(s, g, x, x_row, iy++, inside, tap);
+            second = FN(row_sum)(first, tap, w[1]);
+        }
+        FN(row_taps)(s, g, x, x_row, iy++, inside, tap);
+        VEC v = FN(row_sum)(second, tap, w[2]);
+        if (s == 1) second = FN(row_sum)(first, tap, w[1]);
+        else v = FN(in_order)(v);
+        first = FN(row_sum)(bias, tap, w[0]);
         STORE(y, act.kind == ACT_NONE ? v : FN(vmin)(high, FN(vmax)(low, v)));
-        UNROLL for (int r = 0; r < 3 - s; r++)
-            UNROLL for (int k = 0; k < 3; k++) tap[r][k] = tap[r + s][k];
     }
 }
 

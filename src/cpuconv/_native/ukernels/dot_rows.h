@@ -1,5 +1,6 @@
-/* Few output channels of NHWC, which would leave most lanes of a panel empty: dot products instead. A vector holds channels of one pixel; VL pixels
-   are summed at once, each in the lanes of its own accumulator, which are added up at the end. */
+/* Few columns of a product, which would leave most lanes of a panel empty: dot products instead. Few output channels of NHWC are such, and the last
+   pixels of a plane, of which 1x1 in NCHW makes columns. A vector holds channels; VL rows (pixels, or output channels) are summed at once, each in
+   the lanes of its own accumulator, which are added up at the end. */
 
 /* Whether an image is computed so; the packed weight is then [oc][kh kw icg]. */
 INLINE int FN(few_outputs)(const conv_geometry *g) {
@@ -21,7 +22,7 @@ INLINE VEC FN(lane_sums)(VEC *v) {
 }
 #undef HALVE
 
-/* Pixels at t->aoff, to numbers at t->coff; t->b: the weight of one output channel, k numbers. Pixels that are not evenly spaced are copied. */
+/* Rows at t->aoff times one column, k numbers at t->b, to numbers at t->coff. Rows that are not evenly spaced are copied. */
 IN_MEMORY static void FN(dot_rows)(const FN(tile) *t, long rows, long k, conv_activation act, T *copy) {
     for (long row = 0; row < rows; row += VL) {
         const long *aoff = t->aoff + row, *coff = t->coff + row, some = MIN(VL, rows - row), apart = aoff[some > 1] - aoff[0];
@@ -44,7 +45,9 @@ IN_MEMORY static void FN(dot_rows)(const FN(tile) *t, long rows, long k, conv_ac
                 }
             }
         }
-        VEC y = FN(lane_sums)(acc) + SPLAT(*t->bias_n);
+        VEC y = FN(lane_sums)(acc);
+        if (t->bias_n) y += SPLAT(*t->bias_n);
+        else y += some == VL ? LOAD(t->bias_m + row) : FN(load_part)(t->bias_m + row, some);
         if (t->z) {
             T z[VL] = {0};
             for (long i = 0; i < some; i++) z[i] = t->z[coff[i]];

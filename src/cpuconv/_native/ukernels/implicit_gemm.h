@@ -344,6 +344,33 @@ static void FN(pack_planes)(const T *from, long row, long rows, int nv, T *to, l
     }
 }
 
+/* Bytes of scratch that last_pixels takes. */
+INLINE size_t FN(last_pixels_scratch)(long rows, long k) {
+    return 2 * aligned_size((size_t)rows * sizeof(long)) + (size_t)(VL + 1) * aligned_size((size_t)k * sizeof(T));
+}
+
+/* Channel rows of 1x1: the few last pixels of a plane, `pixels` of them, from x on; t: the weight, and where the first one's results go. */
+static void FN(last_pixels)(FN(tile) t, const T *x, long plane, long pixels, long rows, long k, long c_row, conv_activation act, scratch s) {
+    long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
+    T *column = take(&s, (size_t)k * sizeof(T)), *copy = take(&s, 0);
+    for (long i = 0; i < rows; i++) {
+        aoff[i] = i * k;
+        coff[i] = i * c_row;
+    }
+    const segment all = {0, 0, k};
+    t.segments = &all;
+    t.count = 1;
+    t.b = column;
+    for (long p = 0; p < pixels; p++) {
+        for (long c = 0; c < k; c++) column[c] = x[c * plane + p];
+        t.coff = coff;
+        t.aoff = aoff;
+        FN(dot_rows)(&t, rows, k, act, copy);
+        t.c++;
+        if (t.z) t.z++;
+    }
+}
+
 /* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
    consecutive in memory, C is a copy. */
 static int FN(channel_task)(void *context, long index) {
@@ -354,12 +381,16 @@ static int FN(channel_task)(void *context, long index) {
     const FN(gemm_part) share = FN(part_of)(job, index, ocg);
     const long plane = g->oh * g->ow, vectors = ceil_div(plane, VL); /* divided between tasks */
     const long p0 = VL * part(vectors, job->count, share.piece), pixels = MIN(plane, VL * part(vectors, job->count, share.piece + 1)) - p0;
-    const long panels = FN(panel_count)(pixels), o0 = share.group * ocg + share.first, rows = share.last - share.first;
+    /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far; one or two pixels are no panel. */
+    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
+    const FN(panel) final = FN(panel_at)(pixels, FN(panel_count)(pixels) - 1);
+    const long few = pointwise && k % VL == 0 && final.valid <= 2 ? final.valid : 0;
+    const long panels = FN(panel_count)(pixels) - (few > 0), o0 = share.group * ocg + share.first, rows = share.last - share.first;
     const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
     const long c_row = gaps ? pixels : in->ys.channel;
     const size_t b_bytes = (size_t)(kc * FN(padded)(pixels)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
     const size_t c_bytes = gaps ? (size_t)(rows * pixels) * sizeof(T) : 0;
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(run_bytes) + c_bytes)};
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(run_bytes) + aligned_size(c_bytes) + FN(last_pixels_scratch)(rows, k))};
     if (!s.next) return OUT_OF_MEMORY;
     T *b = take(&s, b_bytes);
     FN(run) *runs = take(&s, run_bytes);
@@ -370,8 +401,6 @@ static int FN(channel_task)(void *context, long index) {
     T *y = gaps ? copy : (T *)in->y + at + p0;
     const T *z = in->residual ? gaps ? copy : (const T *)in->residual + at + p0 : NULL;
     if (gaps && z) FN(gapped_rows)(g, &in->ys, (T *)in->residual + at, p0, pixels, rows, copy, pixels, 0);
-    /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far. */
-    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     /* Rows of planes lie in as many pages: for more than the TLB holds, a copy is faster from some number of uses on; sooner where they meet in few
        sets of L1. */
     const long lines = in->xs.channel * (long)sizeof(T) % 4096 / LINE_BYTES;
@@ -416,6 +445,10 @@ static int FN(channel_task)(void *context, long index) {
             if (pass == passes - 1 && job->act.kind > ACT_CLIP)
                 for (long i = 0; i < rows; i++) FN(activate)(job->act, across ? y + i * c_row : t.c + i * c_row, across ? pixels : p.valid);
         }
+    }
+    if (few) {
+        const FN(tile) t = {.a = (const T *)in->weight + o0 * k, .bias_m = (const T *)in->bias + o0, .c = y + final.column, .z = z ? z + final.column : NULL};
+        FN(last_pixels)(t, x + p0 + final.column, in->xs.channel, few, rows, k, c_row, job->act, s);
     }
     if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
     return 0;

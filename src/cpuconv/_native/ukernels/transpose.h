@@ -27,10 +27,6 @@
 #define ROUNDS ROUND(1, LANES16) ROUND(2, LANES16) ROUND(4, LANES16) ROUND(8, LANES16)
 #endif
 
-/* Elements 0, 2, 4, ... of a and b side by side, and elements 1, 3, 5, ...; and those of a but its first, then the last of b. */
-#define EVEN(s, l) (2 * (l))
-#define ODD(s, l) (2 * (l) + 1)
-#define NEXT(s, l) ((l) + 1 < VB / (int)sizeof(T) ? (l) + 1 : 2 * VB / (int)sizeof(T) - 1)
 #if VL_IS(2)
 #define LANES(f) LANES2(f, 0, 0)
 #elif VL_IS(4)
@@ -40,29 +36,42 @@
 #else
 #define LANES(f) LANES16(f, 0, 0)
 #endif
+/* In each 16 bytes elements 0, 2, ... of those of a, then of b; and elements 1, 3, ... */
+#define BLOCK (16 / (int)sizeof(T))
+#define FIRST(s, l) ((l) / BLOCK * BLOCK + (l) % (BLOCK / 2) * 2 + ((l) % BLOCK < BLOCK / 2 ? 0 : VB / (int)sizeof(T)))
+#define SECOND(s, l) (FIRST(s, l) + 1)
+INLINE VEC FN(pair_firsts)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(FIRST)); }
+INLINE VEC FN(pair_seconds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(SECOND)); }
+
+/* Elements 0, 2, 4, ... of a and b side by side, and elements 1, 3, 5, ...: in an order that in_order makes good, which is its own inverse, for shuffles
+   of AVX2 stay within 16 bytes. */
+#if VB == 32
+#define ORDER(s, l) ((l) / (BLOCK / 2) == 1 ? (l) + BLOCK / 2 : (l) / (BLOCK / 2) == 2 ? (l) - BLOCK / 2 : (l))
+INLINE VEC FN(evens)(VEC a, VEC b) { return FN(pair_firsts)(a, b); }
+INLINE VEC FN(odds)(VEC a, VEC b) { return FN(pair_seconds)(a, b); }
+INLINE VEC FN(in_order)(VEC a) { return SHUFFLE(a, a, LANES(ORDER)); }
+#undef ORDER
+#else
+#define EVEN(s, l) (2 * (l))
+#define ODD(s, l) (2 * (l) + 1)
 INLINE VEC FN(evens)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(EVEN)); }
 INLINE VEC FN(odds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(ODD)); }
-INLINE VEC FN(shifted)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(NEXT)); }
+INLINE VEC FN(in_order)(VEC a) { return a; }
+#undef EVEN
+#undef ODD
+#endif
 
 /* Sums of neighbours: in each 16 bytes those of a, then those of b; and of neighbouring 16 bytes, those of a, then those of b. */
-#define BLOCK (16 / (int)sizeof(T))
-#define PAIR(l) ((l) / BLOCK * BLOCK + (l) % (BLOCK / 2) * 2 + ((l) % BLOCK < BLOCK / 2 ? 0 : VB / (int)sizeof(T)))
-#define FIRST(s, l) PAIR(l)
-#define SECOND(s, l) (PAIR(l) + 1)
 #define EVEN_BLOCK(s, l) ((l) / BLOCK * 2 * BLOCK + (l) % BLOCK)
 #define ODD_BLOCK(s, l) (EVEN_BLOCK(s, l) + BLOCK)
-INLINE VEC FN(pair_sums)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(FIRST)) + SHUFFLE(a, b, LANES(SECOND)); }
+INLINE VEC FN(pair_sums)(VEC a, VEC b) { return FN(pair_firsts)(a, b) + FN(pair_seconds)(a, b); }
 INLINE VEC FN(block_sums)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(EVEN_BLOCK)) + SHUFFLE(a, b, LANES(ODD_BLOCK)); }
 #undef BLOCK
-#undef PAIR
 #undef FIRST
 #undef SECOND
 #undef EVEN_BLOCK
 #undef ODD_BLOCK
 #undef LANES
-#undef EVEN
-#undef ODD
-#undef NEXT
 
 /* Elements of a by number. */
 INLINE VEC FN(permute)(VEC a, FN(mask) lanes) {
