@@ -67,7 +67,7 @@ INLINE void FN(tap_row)(const int kw, const int sw, const int edge, const int fa
     UNROLL for (int i = 0; i < (FN(BLOCK) - 1) * sw + kw; i++) {
         VEC v;
         if (!edge || inside >> i & 1) v = LOAD(x);
-        if (far) __builtin_prefetch(x + LINE_BYTES / sizeof(T));
+        if (far && (!edge || inside >> i & 1)) __builtin_prefetch(x + LINE_BYTES / sizeof(T));
         STEP(x, pixel)
         if (!edge || inside >> i & 1) {
             UNROLL for (int k = 0; k < kw; k++)
