@@ -101,24 +101,28 @@ typedef struct {
     conv_activation act;    /* none or clip */
 } FN(shifted_tile);
 
-INLINE void FN(shifted_body)(const int mr, const int nv, const FN(shifted_tile) *t, const T *b, T *c) {
-    VEC acc[8][4];
-    const T *w = t->weight;
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(c + i * t->row + j * VL, 1);
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = SPLAT(t->bias[i]);
-    for (const long *tap = t->taps, *last = tap + t->count; tap < last; tap++, w += mr) {
-        const T *from = b + *tap;
-        VEC bv[4];
-        UNROLL for (int j = 0; j < nv; j++) bv[j] = LOAD(from + j * VL);
-        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += w[i] * bv[j];
+/* `count` tiles side by side: what starts one overlaps with the end of the one before. */
+INLINE void FN(shifted_body)(const int mr, const int nv, const FN(shifted_tile) *t, const T *b, T *c, long count) {
+    for (; count > 0; count--, b += nv * VL, c += nv * VL) {
+        VEC acc[8][4];
+        const T *w = t->weight;
+        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(c + i * t->row + j * VL, 1);
+        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = SPLAT(t->bias[i]);
+        for (const long *tap = t->taps, *last = tap + t->count; tap < last; tap++, w += mr) {
+            const T *from = b + *tap;
+            VEC bv[4];
+            UNROLL for (int j = 0; j < nv; j++) bv[j] = LOAD(from + j * VL);
+            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += w[i] * bv[j];
+        }
+        if (t->act.kind == ACT_CLIP) {
+            const VEC low = SPLAT(t->act.a), high = SPLAT(t->act.b);
+            UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = FN(vmin)(high, FN(vmax)(low, acc[i][j]));
+        }
+        const long row = t->row; /* loaded before the first store, which to the compiler might change it */
+        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) STORE(c + i * row + j * VL, acc[i][j]);
     }
-    if (t->act.kind == ACT_CLIP) {
-        const VEC low = SPLAT(t->act.a), high = SPLAT(t->act.b);
-        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = FN(vmin)(high, FN(vmax)(low, acc[i][j]));
-    }
-    UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) STORE(c + i * t->row + j * VL, acc[i][j]);
 }
-#define SHIFTED(mr, nv) static void FN(shifted_##mr##x##nv)(const FN(shifted_tile) *t, const T *b, T *c) { FN(shifted_body)(mr, nv, t, b, c); }
+#define SHIFTED(mr, nv) static void FN(shifted_##mr##x##nv)(const FN(shifted_tile) *t, const T *b, T *c, long count) { FN(shifted_body)(mr, nv, t, b, c, count); }
 #define SHIFTED6(nv) SHIFTED(1, nv) SHIFTED(2, nv) SHIFTED(3, nv) SHIFTED(4, nv) SHIFTED(5, nv) SHIFTED(6, nv)
 #define SHIFTED8(nv) SHIFTED6(nv) SHIFTED(7, nv) SHIFTED(8, nv)
 #define ROW6(nv) FN(shifted_1x##nv), FN(shifted_2x##nv), FN(shifted_3x##nv), FN(shifted_4x##nv), FN(shifted_5x##nv), FN(shifted_6x##nv)
@@ -128,7 +132,7 @@ SHIFTED8(1) SHIFTED8(2) SHIFTED8(3)
 #else
 SHIFTED6(1) SHIFTED6(2)
 #endif
-static void (*const FN(shifted_ukernels)[][FN(SHIFTED_HEIGHT)])(const FN(shifted_tile) *, const T *, T *) = {
+static void (*const FN(shifted_ukernels)[][FN(SHIFTED_HEIGHT)])(const FN(shifted_tile) *, const T *, T *, long) = {
 #if NV_MAX == 4
     {ROW8(1)}, {ROW8(2)}, {ROW8(3)},
 #else
@@ -221,10 +225,10 @@ static int FN(shifted_task)(void *context, long index) {
             t.weight = (const T *)in->weight + (group0 * ocg + at) * k;
             t.bias = (const T *)in->bias + group0 * ocg + at;
             T *to = in_place ? y + at * in->ys.channel + row * in->ys.row : g->nhwc ? c + at * c_row : c;
-            for (long p = 0; p < panels; p++) {
-                const long v = part(vectors, panels, p), width = part(vectors, panels, p + 1) - v;
-                FN(shifted_ukernels)[width - 1][height - 1](&t, b + group * icg * channel + row * copy.pitch + v * VL, to + v * VL);
-            }
+            const T *from = b + group * icg * channel + row * copy.pitch;
+            const long width = vectors / panels, wider = vectors % panels, rest = wider * (width + 1) * VL;
+            if (wider) FN(shifted_ukernels)[width][height - 1](&t, from, to, wider);
+            FN(shifted_ukernels)[width - 1][height - 1](&t, from + rest, to + rest, panels - wider);
             for (long j = 0; !in_place && !g->nhwc && j < height; j++) {
                 const long channel_at = (at + j) * in->ys.channel, row_at = channel_at + row * in->ys.row;
                 const T *free = in->ys.row == g->ow ? y + channel_at + rows * g->ow : y + row_at;
