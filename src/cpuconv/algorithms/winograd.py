@@ -67,6 +67,9 @@ class Winograd:
         weight = uh * uw * p.icg * p.oc * p.itemsize
         tiles = max(cpu.l2 // 2 // tile_bytes, 64 if weight > cpu.l3 // 2 else 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
+        image = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh) * math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
+        if tiles < image <= tiles * 5 // 4:  # one block that is a little too large reads the weight once
+            tiles = min(image, SCRATCH // tile_bytes)
         points = tuple(map(float, cook_toom.POINTS[self.points]))
         return native.Blocking(tiles, kc=SUM[self.points], mh=mh, mw=mw, points=points)
 
@@ -80,10 +83,10 @@ class Winograd:
         lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg)
         weight = convolution.packed_size() * p.itemsize
         gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 4 * cpu.quickness / p.icg)
-        # the weight is read once for each block of tiles: from L3 during the products, from memory half of it besides
+        # the weight is read once for each block of tiles: from L3 during the products; from memory half of it besides, all of one that fills L3
         blocks = math.ceil(tiles / self.blocking(p, cpu).block)
         gemm = max(gemm, blocks * weight / (1e9 * cpu.rates.l3))
-        gemm += blocks * max(0.0, weight - cpu.l3 / 2) / (2e9 * cpu.rates.memory)
+        gemm += blocks * weight * min(1.0, max(0.0, 2 * weight / cpu.l3 - 1)) / (2e9 * cpu.rates.memory)
         # one-dimensional transforms of a tile, per vector of channels, grow with the points of either axis
         ic_vectors, oc_vectors = math.ceil(p.icg / vl), math.ceil(lanes / vl)
         transforms = tiles * n * self.points * (1.1 * ic_vectors + 0.85 * oc_vectors) / (1e9 * cpu.ghz)
