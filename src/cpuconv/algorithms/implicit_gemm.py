@@ -59,6 +59,8 @@ class ImplicitGemm:
         if p.layout == "nhwc":
             return native.Blocking(0, kc=kc)
         rows = min(p.oh, math.ceil(PIXELS / p.ow))
+        while rows < p.oh and self._strip_rows(p, rows) > 2 * rows * p.stride[0]:  # else bands transpose the rows that they share too often
+            rows = min(p.oh, 2 * rows)
         channels = max(64, cpu.l2 // 2 // (self._strip_rows(p, rows) * p.iw * p.itemsize) // 64 * 64)
         return native.Blocking(rows, channels, kc)
 
@@ -88,7 +90,7 @@ class ImplicitGemm:
             waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
             share = valid_tap_share(p)
             # visiting the accumulators costs some steps of the summation; in tiles of 16 registers the more, the narrower they are
-            width = math.ceil(math.ceil(p.ocg / vl) / math.ceil(p.ocg / vl / 2))
+            width = math.ceil(p.ocg / vl) / max(1, math.ceil(p.ocg / vl) // 2)
             visit = 2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width)
             compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit * cpu.quickness / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             if p.ocg <= vl / 2:  # half a vector takes as long as a whole one if two of those start in a cycle; eight sums hardly hide their latency

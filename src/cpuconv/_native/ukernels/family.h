@@ -1,8 +1,10 @@
 /* All kernels for one element type, and the table of them. */
 #include "vec.h"
-/* 32 registers hold tiles of up to four vectors' width, 16 of two. */
+/* 32 registers hold tiles of up to four vectors' width, 16 of up to three; of two without fused multiply-add, whose products need one more. */
 #if VB == 64 || defined(__aarch64__)
 #define NV_MAX 4
+#elif VB == 32
+#define NV_MAX 3
 #else
 #define NV_MAX 2
 #endif

@@ -1,5 +1,6 @@
 /* The GEMM that all families share: tiles of micro-kernels over a B packed in panels. A panel is [k][nr]; the columns of
-   B are divided into panels of up to NV_MAX vectors, as even as can be, and, where it saves lanes, one of half a vector. */
+   B are divided into panels of up to NV_MAX vectors, as even as can be, and, where it saves lanes, one of half a vector. Of 3, which leave no register
+   over, there is one at most, so that no panel is but one vector, whose loads bind. */
 typedef struct {
     const T *a, *b, *z;              /* z: what is added to A B (a residual, or C itself), or NULL */
     T *c;
@@ -56,7 +57,8 @@ typedef T FN(halfu) __attribute__((vector_size(VB / 2), aligned(sizeof(T)), may_
 
 /* Indexed by `far`, by vectors in the panel (0: half a vector), then by rows - 1. */
 static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][8] = {
-#define ROW6(far, nv) FN(gemm_##far##1x##nv), FN(gemm_##far##2x##nv), FN(gemm_##far##3x##nv), FN(gemm_##far##4x##nv), FN(gemm_##far##5x##nv), FN(gemm_##far##6x##nv)
+#define ROW4(far, nv) FN(gemm_##far##1x##nv), FN(gemm_##far##2x##nv), FN(gemm_##far##3x##nv), FN(gemm_##far##4x##nv)
+#define ROW6(far, nv) ROW4(far, nv), FN(gemm_##far##5x##nv), FN(gemm_##far##6x##nv)
 #define ROW8(far, nv) ROW6(far, nv), FN(gemm_##far##7x##nv), FN(gemm_##far##8x##nv)
 #if HALF_VECTORS
 #define HALF {FN(gemm_half_1x1), FN(gemm_half_2x1), FN(gemm_half_3x1), FN(gemm_half_4x1), FN(gemm_half_5x1), FN(gemm_half_6x1), FN(gemm_half_7x1), FN(gemm_half_8x1)}
@@ -65,10 +67,13 @@ static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][8] = {
 #endif
 #if NV_MAX == 2
 #define ROWS(far) {HALF, {ROW8(, 1)}, {ROW6(far, 2)}}
+#elif NV_MAX == 3
+#define ROWS(far) {HALF, {ROW8(, 1)}, {ROW6(far, 2)}, {ROW4(far, 3)}}
 #else
 #define ROWS(far) {HALF, {ROW8(, 1)}, {ROW8(far, 2)}, {ROW8(far, 3)}, {ROW6(far, 4)}}
 #endif
     ROWS(), ROWS(far_)
+#undef ROW4
 #undef ROW6
 #undef ROW8
 #undef HALF
@@ -78,7 +83,7 @@ static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][8] = {
 #if VB == 64
 static const int FN(gemm_mr)[5] = {8, 8, 7, 5, 5};
 #else
-static const int FN(gemm_mr)[5] = {8, 8, NV_MAX == 2 ? 6 : 8, 8, 6};
+static const int FN(gemm_mr)[5] = {8, 8, NV_MAX <= 3 ? 6 : 8, NV_MAX == 3 ? 4 : 8, 6};
 #endif
 
 typedef struct {
@@ -86,17 +91,20 @@ typedef struct {
     long column, nr, valid; /* first column, columns with padding, columns without */
 } FN(panel);
 
+/* Panels of v whole vectors. */
+INLINE long FN(whole_panels)(long v) { return NV_MAX == 3 ? MAX(v > 0, v / 2) : (v + NV_MAX - 1) / NV_MAX; }
+
 INLINE long FN(panel_count)(long n) {
     long v = n / VL, rest = n % VL, half = HALF_VECTORS && rest && rest <= VL / 2;
     v += rest && !half;
-    return (v + NV_MAX - 1) / NV_MAX + half;
+    return FN(whole_panels)(v) + half;
 }
 
 /* Panel `index` of the ones that divide n columns. */
 INLINE FN(panel) FN(panel_at)(long n, long index) {
     long v = n / VL, rest = n % VL, half = HALF_VECTORS && rest && rest <= VL / 2;
     v += rest && !half;
-    long count = (v + NV_MAX - 1) / NV_MAX;
+    long count = FN(whole_panels)(v);
     if (index == count) return (FN(panel)){0, v * VL, VL / 2, rest};
     long wide = v % count, each = v / count, nv = each + (index < wide);
     long column = VL * (index * each + (index < wide ? index : wide)), left = n - column;

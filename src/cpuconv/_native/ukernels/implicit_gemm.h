@@ -349,8 +349,8 @@ INLINE size_t FN(last_pixels_scratch)(long rows, long k) {
     return 2 * aligned_size((size_t)rows * sizeof(long)) + (size_t)(VL + 1) * aligned_size((size_t)k * sizeof(T));
 }
 
-/* Channel rows of 1x1: the few last pixels of a plane, `pixels` of them, from x on; t: the weight, and where the first one's results go. */
-static void FN(last_pixels)(FN(tile) t, const T *x, long plane, long pixels, long rows, long k, long c_row, conv_activation act, scratch s) {
+/* Channel rows of 1x1: the few last pixels of a plane, from p on, of the image x; t: the weight, and where the first one's results go. */
+static void FN(last_pixels)(const conv_geometry *g, const conv_strides *xs, FN(tile) t, const T *x, long p, long rows, long k, long c_row, conv_activation act, scratch s) {
     long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
     T *column = take(&s, (size_t)k * sizeof(T)), *copy = take(&s, 0);
     for (long i = 0; i < rows; i++) {
@@ -361,8 +361,9 @@ static void FN(last_pixels)(FN(tile) t, const T *x, long plane, long pixels, lon
     t.segments = &all;
     t.count = 1;
     t.b = column;
-    for (long p = 0; p < pixels; p++) {
-        for (long c = 0; c < k; c++) column[c] = x[c * plane + p];
+    for (; p < g->oh * g->ow; p++) {
+        const T *pixel = x + p / g->ow * g->sh * xs->row + p % g->ow * g->sw * xs->pixel;
+        for (long c = 0; c < k; c++) column[c] = pixel[c * xs->channel];
         t.coff = coff;
         t.aoff = aoff;
         FN(dot_rows)(&t, rows, k, act, copy);
@@ -379,13 +380,14 @@ static int FN(channel_task)(void *context, long index) {
     const conv_tensors *in = job->tensors;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, kc = MIN(job->blocking->kc, k);
     const FN(gemm_part) share = FN(part_of)(job, index, ocg);
-    const long plane = g->oh * g->ow, vectors = ceil_div(plane, VL); /* divided between tasks */
-    const long p0 = VL * part(vectors, job->count, share.piece), pixels = MIN(plane, VL * part(vectors, job->count, share.piece + 1)) - p0;
+    const long plane = g->oh * g->ow, unit = NV_MAX == 3 ? 2 * VL : VL, units = ceil_div(plane, unit); /* divided between tasks, in panels' preferred widths */
+    const long p0 = unit * part(units, job->count, share.piece), pixels = MIN(plane, unit * part(units, job->count, share.piece + 1)) - p0;
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far; one or two pixels are no panel. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     const FN(panel) final = FN(panel_at)(pixels, FN(panel_count)(pixels) - 1);
-    const long few = pointwise && k % VL == 0 && final.valid <= 2 ? final.valid : 0;
-    const long panels = FN(panel_count)(pixels) - (few > 0), o0 = share.group * ocg + share.first, rows = share.last - share.first;
+    const int inside = !g->pt && !g->pl && (g->oh - 1) * g->sh < g->ih && (g->ow - 1) * g->sw < g->iw;
+    const int few = taps == 1 && inside && k % VL == 0 && final.valid <= 2 && p0 + pixels == plane;
+    const long panels = FN(panel_count)(pixels) - few, o0 = share.group * ocg + share.first, rows = share.last - share.first;
     const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
     const long c_row = gaps ? pixels : in->ys.channel;
     const size_t b_bytes = (size_t)(kc * FN(padded)(pixels)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
@@ -407,7 +409,7 @@ static int FN(channel_task)(void *context, long index) {
     const int repaid = (k >= 64 && rows >= 112) || (VB == 64 ? k >= 128 && rows >= 48 && lines % 16 == 0 : (k >= 256 && rows >= 64) || (rows >= 32 && lines % 16 == 0));
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
-    const int across = panels > 1 && ceil_div(k, passes) * panels * NV_MAX * VB <= FN(ACROSS);
+    const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(pixels) * (long)sizeof(T) <= FN(ACROSS);
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
     for (long pass = 0, kinds; pass < passes; pass++) {
@@ -448,7 +450,7 @@ static int FN(channel_task)(void *context, long index) {
     }
     if (few) {
         const FN(tile) t = {.a = (const T *)in->weight + o0 * k, .bias_m = (const T *)in->bias + o0, .c = y + final.column, .z = z ? z + final.column : NULL};
-        FN(last_pixels)(t, x + p0 + final.column, in->xs.channel, few, rows, k, c_row, job->act, s);
+        FN(last_pixels)(g, &in->xs, t, x, p0 + final.column, rows, k, c_row, job->act, s);
     }
     if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
     return 0;

@@ -262,7 +262,7 @@ static int FN(weight_gemm)(const conv_geometry *geometry, const conv_blocking *b
     const long strips = ceil_div(g->ic / g->groups, LINE), panels = FN(panel_count)(g->oc / g->groups), size = FN(gradient_size)(g, &in->depth);
     const FN(weight_job) job = {
         .g = g, .in = in, .blocks = FN(divide_sum)(g, g->n * in->depth.out, blocking->block), .chunks = blocking->chunks,
-        .mblocks = ceil_div(strips * LINE, blocking->channels), .nblocks = MIN(panels, ceil_div(panels * NV_MAX * VL, blocking->channels)),
+        .mblocks = ceil_div(strips * LINE, blocking->channels), .nblocks = MIN(panels, ceil_div(FN(padded)(g->oc / g->groups), blocking->channels)),
         .partial = blocking->chunks > 1 ? pool_arena(CALL_ARENA, (size_t)((blocking->chunks - 1) * size) * sizeof(T)) : NULL,
     };
     if (blocking->chunks > 1 && !job.partial) return OUT_OF_MEMORY;
