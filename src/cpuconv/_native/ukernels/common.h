@@ -37,6 +37,9 @@ enum {
     CACHED = 8 << 20,  /* bytes of images that the caches hold until the next call */
 };
 
+/* Where pixels that a block reads may lie outside the image: nowhere, among its first and last kw / 2, or anywhere. */
+enum { NO_EDGE, AT_ENDS, ANYWHERE };
+
 /* A run of the summation: `length` elements of each row of A from offset a on, a step apart, against rows b, b+1, ... of B. */
 typedef struct {
     long a, b, length;

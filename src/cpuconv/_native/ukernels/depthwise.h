@@ -58,18 +58,20 @@ INLINE void FN(store_pixels)(const FN(dw_rows) *d, const VEC *acc, long n, T *y,
 }
 
 /* A row of input pixels into the upper row of sums (taps w0), the lower one (w1), or both; each pixel is loaded once. `inside`: bit i is set where
-   pixel i lies in the image; edge: some do not. far: the next line of channels of each pixel is prefetched. */
+   pixel i lies in the image; edge: where some may not. far: the next line of channels of each pixel is prefetched. */
 INLINE void FN(tap_row)(const int kw, const int sw, const int edge, const int far, const int upper, const int lower, const T *x, long pixel, unsigned inside, const VEC *w0, const VEC *w1,
                         VEC *acc0, VEC *acc1) {
     VEC v0[7], v1[7];
     if (upper) UNROLL for (int k = 0; k < kw; k++) v0[k] = w0[k];
     if (lower) UNROLL for (int k = 0; k < kw; k++) v1[k] = w1[k];
-    UNROLL for (int i = 0; i < (FN(BLOCK) - 1) * sw + kw; i++) {
+    const int columns = (FN(BLOCK) - 1) * sw + kw;
+    UNROLL for (int i = 0; i < columns; i++) {
+        const int sure = edge == NO_EDGE || (edge == AT_ENDS && i >= kw / 2 && i < columns - kw / 2);
         VEC v;
-        if (!edge || inside >> i & 1) v = LOAD(x);
-        if (far && (!edge || inside >> i & 1)) __builtin_prefetch(x + LINE_BYTES / sizeof(T));
+        if (sure || inside >> i & 1) v = LOAD(x);
+        if (far && (sure || inside >> i & 1)) __builtin_prefetch(x + LINE_BYTES / sizeof(T));
         STEP(x, pixel)
-        if (!edge || inside >> i & 1) {
+        if (sure || inside >> i & 1) {
             UNROLL for (int k = 0; k < kw; k++)
                 if (i >= k && (i - k) % sw == 0 && (i - k) / sw < FN(BLOCK)) {
                     if (upper) acc0[(i - k) / sw] += v * v0[k];
@@ -124,10 +126,13 @@ INLINE void FN(rows_of)(const int kw, const int sw, const int far, const FN(dw_r
             const VEC *w = d->w;
             const long *c = d->channel, *all = c + d->vectors;
             if (ix >= 0 && ix + columns <= iw && n == FN(BLOCK))
-                for (; c < all; c++, w += taps) FN(block_of)(kw, sw, 0, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, FN(BLOCK), 0);
+                for (; c < all; c++, w += taps) FN(block_of)(kw, sw, NO_EDGE, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, FN(BLOCK), 0);
             else {
                 const unsigned inside = FN(columns_inside)(g, ix, (n - 1) * sw + kw);
-                for (; c < all; c++, w += taps) FN(block_of)(kw, sw, 1, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, n, inside);
+                if (n == FN(BLOCK) && ix >= -(kw / 2) && ix + columns <= iw + kw / 2)
+                    for (; c < all; c++, w += taps) FN(block_of)(kw, sw, AT_ENDS, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, FN(BLOCK), inside);
+                else
+                    for (; c < all; c++, w += taps) FN(block_of)(kw, sw, ANYWHERE, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, n, inside);
             }
         }
     }
