@@ -223,6 +223,8 @@ def test_against_onnx_runtime(xt, wt, per_channel):
         pytest.skip("ONNX Runtime has no kernel for it")
     rng = np.random.default_rng(3)
     x, w = draw(rng, (2, 6, 13, 11), xt), draw(rng, (8, 3, 3, 3), wt)
+    if wt == "int8":  # of 7 bits: without VNNI, ONNX Runtime adds two products in 16 bits, which saturate
+        w //= 2
     w_zero = draw(rng, 8 if per_channel else (), wt) if wt == "uint8" and not per_channel else np.zeros(8 if per_channel else (), wt)
     scales = {"x": np.float32(0.037), "w": rng.uniform(0.01, 0.1, 8 if per_channel else ()).astype(np.float32), "y": np.float32(0.41)}
     x_zero, y_zero, bias = draw(rng, (), xt), draw(rng, (), xt), rng.integers(-3000, 3000, 8).astype(np.int32)

@@ -68,8 +68,8 @@ class Winograd:
         tiles = max(cpu.l2 // 2 // tile_bytes, 64 if weight > cpu.l3 // 2 else 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
         image = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh) * math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
-        if tiles < image <= tiles * 5 // 4:  # one block that is a little too large reads the weight once
-            tiles = min(image, SCRATCH // tile_bytes)
+        if tiles < image <= tiles * 5 // 4 and image * tile_bytes <= 2 * cpu.l2:  # one block that is a little too large reads the weight once
+            tiles = image
         points = tuple(map(float, cook_toom.POINTS[self.points]))
         return native.Blocking(tiles, kc=SUM[self.points], mh=mh, mw=mw, points=points)
 

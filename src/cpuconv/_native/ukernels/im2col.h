@@ -73,7 +73,7 @@ static int FN(im2col_task)(void *context, long index) {
             for (long kx = 0; kx < g->kw; kx++) {
                 const long count = FN(column_runs)(g, &job->tensors->xs, p0, p1, ky, kx, runs);
                 for (long c = 0; c < icg; c++)
-                    FN(column_row)(runs, count, g->sw, x + c * g->ih * g->iw, columns + ((c * g->kh + ky) * g->kw + kx) * pixels);
+                    FN(column_row)(runs, count, g->sw, x + c * g->ih * g->iw, job->tensors->x_end, columns + ((c * g->kh + ky) * g->kw + kx) * pixels);
             }
     gemm(FN(ROW_MAJOR), FN(NO_TRANSPOSE), FN(NO_TRANSPOSE), (int)ocg, (int)pixels, (int)k, 1, (const T *)job->tensors->weight + group * ocg * k, (int)k,
          pointwise ? x + p0 : columns, (int)(pointwise ? plane : pixels), 1, y, (int)plane);

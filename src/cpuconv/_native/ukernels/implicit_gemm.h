@@ -426,7 +426,7 @@ static int FN(channel_task)(void *context, long index) {
                 T *to = b + p.column * kc + (i - k0) * p.nr;
                 run = MIN(icg - c, k1 - i);
                 for (long l = 0; l < run; l++, to += p.nr) {
-                    FN(column_row)(runs, n, g->sw * in->xs.pixel, x + (c + l) * in->xs.channel, to);
+                    FN(column_row)(runs, n, g->sw * in->xs.pixel, x + (c + l) * in->xs.channel, in->x_end, to);
                     for (long e = p.valid; e < p.nr; e++) to[e] = 0;
                 }
             }

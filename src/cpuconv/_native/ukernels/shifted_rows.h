@@ -27,30 +27,13 @@ INLINE FN(shifted_copy) FN(shifted_copy_of)(const conv_geometry *g, long rows) {
     return (FN(shifted_copy)){all, pitch, all * pitch + gap, MIN(g->sh, (g->kh - 1) * g->dh + 1), MIN(g->sw, (g->kw - 1) * g->dw + 1)};
 }
 
-INLINE VEC FN(every_second)(const T *from) { return FN(in_order)(FN(evens)(LOAD(from), LOAD(from + VL))); }
-
-/* VL elements, a step apart, of which `step` VL may be read. */
-INLINE VEC FN(shifted_load)(const T *from, const int step) {
-    if (step == 1) return LOAD(from);
-    if (step == 2) return FN(every_second)(from);
-    if (step == 3) {
-        FN(mask) first, last;
-        UNROLL for (int l = 0; l < VB / (int)sizeof(T); l++) {
-            first[l] = 3 * l < 2 * VL ? 3 * l : 0;
-            last[l] = 3 * l < 2 * VL ? l : 3 * l - VL;
-        }
-        return FN(choose)(FN(choose)(LOAD(from), LOAD(from + VL), first), LOAD(from + 2 * VL), last);
-    }
-    return FN(in_order)(FN(evens)(FN(every_second)(from), FN(every_second)(from + 2 * VL)));
-}
-
 /* Vectors of zeros and of n elements, a step apart, that stay below `end`. What they write too much is written again later. */
 INLINE void FN(shifted_zeros)(T *to, long n) {
     for (long t = 0; t < n; t += VL) STORE(to + t, (VEC){0});
 }
 INLINE void FN(shifted_every)(const T *from, const int step, long n, const T *end, T *to) {
     long t = 0;
-    for (; t < n && end - (from + t * step) >= step * VL; t += VL) STORE(to + t, FN(shifted_load)(from + t * step, step));
+    for (; t < n && end - (from + t * step) >= step * VL; t += VL) STORE(to + t, FN(load_every)(from + t * step, step));
     for (; t < n; t++) to[t] = from[t * step];
 }
 
