@@ -391,3 +391,19 @@ def test_one_layer_serves_wide_and_narrow_images(weight, groups):
         x = RNG.standard_normal((1, 24, size, size)).astype(np.float32)
         expected = conv2d(x, weight, groups=groups, algorithm="reference")
         np.testing.assert_allclose(conv(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (5, 10), (3, 11), (1, 66)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [(32, 9), (1040, 13)])
+def test_planes_a_pixel_or_two_over_whole_vectors(size, stride, channels):
+    """1x1 in NCHW: these pixels are summed apart from the others."""
+    rng = np.random.default_rng(5)
+    (height, width), (ic, oc) = size, channels
+    x = rng.standard_normal((2, ic, stride * height, stride * width), np.float32)
+    w = rng.standard_normal((oc, ic, 1, 1), np.float32) / np.float32(np.sqrt(ic))
+    bias = rng.standard_normal(oc, np.float32)
+    residual = rng.standard_normal((2, oc, height, width), np.float32)
+    expected = np.einsum("oc,nchw->nohw", w[..., 0, 0].astype(float), x[..., ::stride, ::stride].astype(float)) + bias[:, None, None] + residual
+    y = conv2d(x, w, bias, stride, residual=residual, activation="relu", algorithm="implicit_gemm")
+    np.testing.assert_allclose(y, np.maximum(expected, 0), atol=1e-5)
