@@ -44,6 +44,6 @@ core = Extension(
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     libraries=["m"],
-    depends=[str(p) for pattern in ("*.[ch]", "*.pxd") for p in NATIVE.rglob(pattern)],
+    depends=[str(p) for pattern in ("*.[ch]", "*.pyx", "*.pxd") for p in NATIVE.rglob(pattern)],
 )
 setup(ext_modules=cythonize([core], include_path=[str(NATIVE)]), cmdclass={"build_ext": BuildExt})
