@@ -1,0 +1,138 @@
+/* The tasks of implicit_gemm.h by channel rows: planes of NCHW images, with the product turned round. */
+
+/* Rows of consecutive pixels [p0, p0 + pixels) of planes of y or residual (`view` is the first plane), gathered to rows of `stride` or
+   scattered from there. */
+INLINE void FN(gapped_rows)(const conv_geometry *g, const conv_strides *s, T *restrict view, long p0, long pixels, long rows, T *restrict copy, long stride, const int scatter) {
+    for (long p = 0, run; p < pixels; p += run) {
+        const long y = (p0 + p) / g->ow, x = (p0 + p) % g->ow;
+        run = MIN(g->ow - x, pixels - p);
+        for (long i = 0; i < rows; i++) {
+            T *const v = view + i * s->channel + y * s->row + x * s->pixel, *const c = copy + i * stride + p;
+            if (scatter) for (long l = 0; l < run; l++) v[l * s->pixel] = c[l];
+            else for (long l = 0; l < run; l++) c[l] = v[l * s->pixel];
+        }
+    }
+}
+
+/* Rows of nv vectors, `row` apart, to the rows of a panel. */
+static void FN(pack_planes)(const T *from, long row, long rows, int nv, T *to, long nr) {
+    for (const T *end = from + rows * row; from < end; from += row, to += nr) {
+        if (nv >= 4) STORE(to + 3 * VL, LOAD(from + 3 * VL));
+        if (nv >= 3) STORE(to + 2 * VL, LOAD(from + 2 * VL));
+        if (nv >= 2) STORE(to + VL, LOAD(from + VL));
+        if (nv) STORE(to, LOAD(from));
+        else FN(copy)(to, from, VL / 2);
+    }
+}
+
+/* Bytes of scratch that last_pixels takes. */
+INLINE size_t FN(last_pixels_scratch)(long rows, long k) {
+    return 2 * aligned_size((size_t)rows * sizeof(long)) + (size_t)(VL + 1) * aligned_size((size_t)k * sizeof(T));
+}
+
+/* Channel rows of 1x1: the few last pixels of a plane, from p on, of the image x; t: the weight, and where the first one's results go. */
+static void FN(last_pixels)(const conv_geometry *g, const conv_strides *xs, FN(tile) t, const T *x, long p, long rows, long k, long c_row, conv_activation act, scratch s) {
+    long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
+    T *column = take(&s, (size_t)k * sizeof(T)), *copy = take(&s, 0);
+    for (long i = 0; i < rows; i++) {
+        aoff[i] = i * k;
+        coff[i] = i * c_row;
+    }
+    const segment all = {0, 0, k};
+    t.segments = &all;
+    t.count = 1;
+    t.b = column;
+    for (; p < g->oh * g->ow; p++) {
+        const T *pixel = x + p / g->ow * g->sh * xs->row + p % g->ow * g->sw * xs->pixel;
+        for (long c = 0; c < k; c++) column[c] = pixel[c * xs->channel];
+        t.coff = coff;
+        t.aoff = aoff;
+        FN(dot_rows)(&t, rows, k, act, copy);
+        t.c++;
+        if (t.z) t.z++;
+    }
+}
+
+/* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
+   consecutive in memory, C is a copy. */
+static int FN(channel_task)(void *context, long index) {
+    const FN(gemm_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *in = job->tensors;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg, kc = MIN(job->blocking->kc, k);
+    const FN(gemm_part) share = FN(part_of)(job, index, ocg);
+    const long plane = g->oh * g->ow, unit = NV_MAX == 3 ? 2 * VL : VL, units = ceil_div(plane, unit); /* divided between tasks, in panels' preferred widths */
+    const long p0 = unit * part(units, job->count, share.piece), pixels = MIN(plane, unit * part(units, job->count, share.piece + 1)) - p0;
+    /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far; one or two pixels are no panel. */
+    const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
+    const FN(panel) final = FN(panel_at)(pixels, FN(panel_count)(pixels) - 1);
+    const int inside = !g->pt && !g->pl && (g->oh - 1) * g->sh < g->ih && (g->ow - 1) * g->sw < g->iw;
+    const int few = taps == 1 && inside && k % VL == 0 && final.valid <= 2 && p0 + pixels == plane;
+    const long panels = FN(panel_count)(pixels) - few, o0 = share.group * ocg + share.first, rows = share.last - share.first;
+    const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
+    const long c_row = gaps ? pixels : in->ys.channel;
+    const size_t b_bytes = (size_t)(kc * FN(padded)(pixels)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
+    const size_t c_bytes = gaps ? (size_t)(rows * pixels) * sizeof(T) : 0;
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(run_bytes) + aligned_size(c_bytes) + FN(last_pixels_scratch)(rows, k))};
+    if (!s.next) return OUT_OF_MEMORY;
+    T *b = take(&s, b_bytes);
+    FN(run) *runs = take(&s, run_bytes);
+    T *copy = take(&s, c_bytes);
+
+    const T *x = (const T *)in->x + share.image * in->xs.image + share.group * icg * in->xs.channel;
+    const long at = share.image * in->ys.image + o0 * in->ys.channel;
+    T *y = gaps ? copy : (T *)in->y + at + p0;
+    const T *z = in->residual ? gaps ? copy : (const T *)in->residual + at + p0 : NULL;
+    if (gaps && z) FN(gapped_rows)(g, &in->ys, (T *)in->residual + at, p0, pixels, rows, copy, pixels, 0);
+    /* Rows of planes lie in as many pages: for more than the TLB holds, a copy is faster from some number of uses on; sooner where they meet in few
+       sets of L1. */
+    const long lines = in->xs.channel * (long)sizeof(T) % 4096 / LINE_BYTES;
+    const int repaid = (k >= 64 && rows >= 112) || (VB == 64 ? k >= 128 && rows >= 48 && lines % 16 == 0 : (k >= 256 && rows >= 64) || (rows >= 32 && lines % 16 == 0));
+    const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
+    const long passes = ceil_div(k, kc);
+    const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(pixels) * (long)sizeof(T) <= FN(ACROSS);
+    FN(tile) tiles[FN(KINDS)];
+    FN(panel) each[FN(KINDS)];
+    for (long pass = 0, kinds; pass < passes; pass++) {
+        const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
+        const segment all = {k0, 0, k1 - k0};
+        kinds = 0;
+        for (long j = 0; j < panels; j++) {
+            const FN(panel) p = FN(panel_at)(pixels, j);
+            const int whole = pointwise && p.valid == p.nr, in_place = whole && !repaid;
+            if (whole && repaid) FN(pack_planes)(x + k0 * in->xs.channel + p0 + p.column, in->xs.channel, k1 - k0, p.nv, b + p.column * kc, p.nr);
+            for (long i = k0, run; !whole && i < k1; i += run) { /* one tap at a time, some of its channels */
+                const long tap = i / icg, c = i % icg;
+                const long n = FN(column_runs)(g, &in->xs, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
+                T *to = b + p.column * kc + (i - k0) * p.nr;
+                run = MIN(icg - c, k1 - i);
+                for (long l = 0; l < run; l++, to += p.nr) {
+                    FN(column_row)(runs, n, g->sw * in->xs.pixel, x + (c + l) * in->xs.channel, in->x_end, to);
+                    for (long e = p.valid; e < p.nr; e++) to[e] = 0;
+                }
+            }
+            FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
+                          .ldb = in_place ? in->xs.channel : p.nr,
+                          .next = in_place && far ? p.nr : 0}; /* the next panel of pixels */
+            if (pass == passes - 1) FN(set_clip)(&t, job->act);
+            t.a = (const T *)in->weight + o0 * k;
+            t.bias_m = pass ? NULL : (const T *)in->bias + o0;
+            t.c = y + p.column;
+            t.z = pass ? t.c : z ? z + p.column : NULL;
+            if (across) {
+                t.b_step = in_place ? p.nr : p.nr * kc;
+                FN(add_panel)(&t, &p, tiles, each, &kinds);
+                if (j < panels - 1) continue;
+                FN(gemm_across)(tiles, each, kinds, rows, k, c_row);
+            } else FN(gemm_even_rows)(&t, &p, rows, k, c_row);
+            if (pass == passes - 1 && job->act.kind > ACT_CLIP)
+                for (long i = 0; i < rows; i++) FN(activate)(job->act, across ? y + i * c_row : t.c + i * c_row, across ? pixels : p.valid);
+        }
+    }
+    if (few) {
+        const FN(tile) t = {.a = (const T *)in->weight + o0 * k, .bias_m = (const T *)in->bias + o0, .c = y + final.column, .z = z ? z + final.column : NULL};
+        FN(last_pixels)(g, &in->xs, t, x, p0 + final.column, rows, k, c_row, job->act, s);
+    }
+    if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
+    return 0;
+}
