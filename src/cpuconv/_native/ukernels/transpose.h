@@ -45,7 +45,8 @@ INLINE VEC FN(pair_seconds)(VEC a, VEC b) { return SHUFFLE(a, b, LANES(SECOND));
 
 /* Elements 0, 2, 4, ... of a and b side by side, and elements 1, 3, 5, ...: in an order that in_order makes good, which is its own inverse, for shuffles
    of AVX2 stay within 16 bytes. */
-#if VB == 32
+#define PAIRS_IN_ORDER (VB != 32)
+#if !PAIRS_IN_ORDER
 #define ORDER(s, l) ((l) / (BLOCK / 2) == 1 ? (l) + BLOCK / 2 : (l) / (BLOCK / 2) == 2 ? (l) - BLOCK / 2 : (l))
 INLINE VEC FN(evens)(VEC a, VEC b) { return FN(pair_firsts)(a, b); }
 INLINE VEC FN(odds)(VEC a, VEC b) { return FN(pair_seconds)(a, b); }
@@ -60,6 +61,10 @@ INLINE VEC FN(in_order)(VEC a) { return a; }
 #undef EVEN
 #undef ODD
 #endif
+/* Each element where the one before it was; the last one is any. */
+#define LATER(s, l) ((l) + 1)
+INLINE VEC FN(later)(VEC a) { return SHUFFLE(a, a, LANES(LATER)); }
+#undef LATER
 
 /* Sums of neighbours: in each 16 bytes those of a, then those of b; and of neighbouring 16 bytes, those of a, then those of b. */
 #define EVEN_BLOCK(s, l) ((l) / BLOCK * 2 * BLOCK + (l) % BLOCK)
