@@ -41,7 +41,7 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
             z += t->c_step;
         }
         if (t->clip) {
-            const UVEC low = (UVEC){0} + t->low, high = (UVEC){0} + t->high;
+            const UVEC low = t->low - (UVEC){0}, high = t->high - (UVEC){0};
             UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) {
                 acc[i][j] = SELECT(UMASK, low > acc[i][j], low, acc[i][j]);
                 acc[i][j] = SELECT(UMASK, high < acc[i][j], high, acc[i][j]);

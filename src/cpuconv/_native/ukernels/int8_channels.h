@@ -66,7 +66,7 @@ static int int8_channel_task(void *context, long index) {
         for (long i = 0; t->w_zero && i < height; i++)
             for (long j = 0; j < p.valid; j++) tile.c[coff[i] + j] -= t->w_zero[group * padded + o + i] * sums[j];
         for (long i = 0; t->scale && i < height; i++) {
-            const f32xu scale = (f32x){0} + t->scale[group * padded + o + i];
+            const f32xu scale = t->scale[group * padded + o + i] - (f32x){0};
             uint8_t *to = (uint8_t *)t->y + y + i * t->ys.channel;
             if (ordered) STORE((int32_t *)to, requantized_lanes(range, (const VEC *)(c + coff[i]), &scale, 0));
             else requantize_pixels(range, c + coff[i], scale[0], p.valid, to, 1);

@@ -99,7 +99,7 @@ INLINE void dot_flat(const long taps, const int32_t *x, const long *at, const in
 static void flat_outputs(const int8_tensors *t, const int8_range range, const flat_band *b, long taps, const int32_t *lanes, const long *at, const int32_t *ones, long channel,
                          void *made) {
     const int32_t *weight = t->weight + channel * taps, bias = t->bias[channel];
-    const f32xu scales = (f32x){0} + (t->scale ? t->scale[channel] : 0);
+    const f32xu scales = (t->scale ? t->scale[channel] : 0) - (f32x){0};
     for (long i = 0; i < b->rows * b->pitch; i += VB) {
         VEC sum[4] = {SPLAT(bias), SPLAT(bias), SPLAT(bias), SPLAT(bias)};
         dot_flat(taps, lanes + i / 4, at, weight, sum);

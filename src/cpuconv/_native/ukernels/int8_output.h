@@ -39,7 +39,7 @@ INLINE f32x float_min(f32x a, f32x b) {
 /* Adding 1.5 2^23 to a float of at most 22 bits rounds it, half to even, to an integer in the low bits. The bounds are integers, so clipping
    may come before rounding. Of y less its zero point, the last byte counts. */
 INLINE VEC rounded(const int8_range r, VEC sum, f32x scale) {
-    const f32x low = (f32x){0} + r.low, high = (f32x){0} + r.high, magic = (f32x){0} + 12582912.f;
+    const f32x low = r.low - (f32x){0}, high = r.high - (f32x){0}, magic = 12582912.f - (f32x){0};
     f32x v = __builtin_convertvector(sum, f32x) * scale;
     v = float_min(high, float_max(low, v));
     return (VEC)(v + magic);
@@ -70,7 +70,7 @@ INLINE void requantize_channels(const int8_range r, const int32_t *sums, const f
 INLINE void requantize_pixels(const int8_range r, const int32_t *sums, float scale, long n, uint8_t *to, long step) {
     for (long p = 0; p < n; p += VL) {
         const long i = n < VL ? 0 : MIN(p, n - VL), some = MIN(VL, n);
-        const i8x v = requantized(r, LOAD(sums + i), (f32x){0} + scale);
+        const i8x v = requantized(r, LOAD(sums + i), scale - (f32x){0});
         if (step == 1) store_bytes(to + i, v, some);
         else
             for (long j = 0; j < some; j++) to[(i + j) * step] = (uint8_t)v[j];

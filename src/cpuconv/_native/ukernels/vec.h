@@ -7,7 +7,8 @@ typedef T_INT FN(mask) __attribute__((vector_size(VB)));
 #define VL ((long)(VB / sizeof(T)))
 #define LOAD(p) FN(load)(p)
 #define STORE(p, v) (*(FN(vecu) *)(p) = (v))
-#define SPLAT(s) ((VEC){0} + (T)(s))
+/* s - 0 is s, -0 too, which 0 + s is not */
+#define SPLAT(s) ((T)(s) - (VEC){0})
 
 INLINE VEC FN(load)(const T *p) { return *(const FN(vecu) *)p; }
 
