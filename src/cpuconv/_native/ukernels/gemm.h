@@ -79,12 +79,19 @@ static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][8] = {
 #undef HALF
 #undef ROWS
 };
-/* Rows of the tallest tiles. AVX-512 could keep more, but stores of more than some 20 accumulators at once hold up the next tile. */
+/* Rows of the tallest tiles, of short sums and of long ones, by vectors of a panel. AVX-512 has registers for more, but stores of more than some 20 accumulators at once hold
+   up the next tile. For long sums that weighs less than loads of B, which taller tiles share. */
+enum { FN(LONG_SUM) = 128 };
 #if VB == 64
-static const int FN(gemm_mr)[5] = {8, 8, 7, 5, 5};
+static const int FN(gemm_mr)[2][5] = {{8, 8, 7, 5, 5}, {8, 8, 8, 7, 6}};
 #else
-static const int FN(gemm_mr)[5] = {8, 8, NV_MAX <= 3 ? 6 : 8, NV_MAX == 3 ? 4 : 8, 6};
+#define HEIGHTS {8, 8, NV_MAX <= 3 ? 6 : 8, NV_MAX == 3 ? 4 : 8, 6}
+static const int FN(gemm_mr)[2][5] = {HEIGHTS, HEIGHTS};
+#undef HEIGHTS
 #endif
+
+/* The same for panels of nv vectors, nr elements. B that is not packed is read from further away: the fewer times, the better. */
+INLINE int FN(tallest)(const FN(tile) *t, int nv, long nr) { return FN(gemm_mr)[t->ldb != nr || t->span >= FN(LONG_SUM) * nr][nv]; }
 
 typedef struct {
     int nv;
@@ -167,8 +174,7 @@ INLINE void FN(step_down)(FN(tile) *t, long rows, long a_step, long c_step) {
 /* All tiles of `rows` rows on one panel, in heights as even as can be. After a tile of h rows, A, C and z are h times their steps further on,
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
-    /* A B that is not packed is read from further away: the fewer times, the better. */
-    const int nv = p->nv, far = t.next > 0, mr = nv == 4 && t.ldb != p->nr ? 6 : FN(gemm_mr)[nv], tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
+    const int nv = p->nv, far = t.next > 0, mr = FN(tallest)(&t, nv, p->nr), tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
     for (long i = 0, some; i < tiles; i += some) {
         const long height = low + (i < higher);
         t.a_step = height * a_step;
@@ -237,7 +243,7 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
         tiles[j].aoff = aoff;
         tiles[j].coff = tiles[j].zoff = coff;
     }
-    const int n = (int)ceil_div(rows, FN(gemm_mr)[panels[0].nv]), low = (int)rows / n, higher = (int)rows % n;
+    const int n = (int)ceil_div(rows, FN(gemm_mr)[0][panels[0].nv]), low = (int)rows / n, higher = (int)rows % n;
     for (int i = 0; i < n; i++) {
         const long height = low + (i < higher);
         for (long j = 0; j < count; j++) {

@@ -140,7 +140,7 @@ static void FN(input_stage)(const FN(winograd_job) *job, long group, const FN(ti
 
 /* Micro-kernels that the products of one panel of a block take, at least. */
 INLINE long FN(panel_products)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p) {
-    return FN(matrices)(job) * ceil_div(b->tiles, FN(gemm_mr)[p->nv]);
+    return FN(matrices)(job) * ceil_div(b->tiles, FN(gemm_mr)[1][p->nv]);
 }
 
 /* A GEMM of `rows` tiles, of which there is one matrix of V, U and M, with prefetching between micro-kernels. */
@@ -153,7 +153,7 @@ static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long 
     t.aoff = aoff;
     t.coff = t.zoff = coff;
     /* heights as even as can be */
-    const long count = ceil_div(rows, FN(gemm_mr)[p->nv]), low = rows / count, higher = rows % count;
+    const long count = ceil_div(rows, FN(tallest)(&t, p->nv, p->nr)), low = rows / count, higher = rows % count;
     for (long i = 0, some; i < count; i += some) {
         const long height = low + (i < higher);
         FN(prefetch)(in);
