@@ -206,7 +206,7 @@ def between(shape: tuple[int, ...], layout: Any) -> int:
 def _band(pointwise: Problem, rows: int, machine: cpu.Cpu) -> native.NativePlan:
     """The 1x1 convolution on a band. It cuts its sums as on whole images, so that bands of all sizes give the same bits."""
     p, algorithm = replace(pointwise, n=1, ih=rows), ImplicitGemm()
-    blocking = algorithm.blocking(p, machine)._replace(channels=p.ic, kc=algorithm.blocking(pointwise, machine).kc)
+    blocking = algorithm.blocking(p, machine)._replace(channels=p.ic, kc=algorithm.blocking(pointwise, machine).kc, band=True)
     convolution = core.Convolution(
         machine.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), blocking
     )

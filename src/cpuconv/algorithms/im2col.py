@@ -77,4 +77,4 @@ class Im2col:
             cpu.isa, p.dtype, core.IM2COL, native.geometry(p), native.activation(p.epilogue.activation),
             self.blocking(p, cpu), gemm_addresses()[p.dtype],
         )  # fmt: skip
-        return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, packs=False)
+        return native.NativePlan(p, self.estimate(p, cpu), native.AS_IT_IS, convolution)

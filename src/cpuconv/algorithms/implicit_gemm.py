@@ -28,25 +28,39 @@ def valid_tap_share(p: Problem) -> float:
     return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
 
 
+FAR = 1 << 20  # bytes of a weight that does not stay in L2: it comes from there faster in panels
 PIXELS = 192  # output pixels of a block, at least, where they are rows of the product
 
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 2
+    version = 3
     plain = True
     strided = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.unsupported(problem)
 
+    def _few_pixels(self, p: Problem, cpu: Cpu) -> int:
+        """Last pixels of a plane that are dot products by channel rows: few_pixels of implicit_gemm.h."""
+        few = 4 if cpu.isa_row.vector_bytes == 64 else 2
+        vl, (sh, sw) = cpu.vector_length(p.dtype), p.stride
+        rest = p.oh * p.ow % vl
+        inside = not p.padding[0] and not p.padding[2] and (p.oh - 1) * sh < p.ih and (p.ow - 1) * sw < p.iw
+        return rest if p.kh * p.kw == 1 and inside and p.icg % vl == 0 and rest <= few else 0
+
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
-        pixels = p.oh * p.ow
-        full = 16 * core.packed_columns(cpu.isa, p.dtype, pixels) <= 17 * pixels  # pixels in vectors must fill them
+        pixels, rest = p.oh * p.ow, p.oh * p.ow - self._few_pixels(p, cpu)
+        filling = pixels if p.ocg * p.k * p.itemsize > FAR else rest
+        full = rest == 0 or 16 * core.packed_columns(cpu.isa, p.dtype, filling) <= 17 * filling  # pixels in vectors must fill them
         return p.layout == "nchw" and ((p.kh * p.kw == 1 and full) or p.ocg <= cpu.vector_length(p.dtype) // 2)
 
     def _few_outputs(self, p: Problem, cpu: Cpu) -> bool:
         return p.layout == "nhwc" and p.ocg <= 2 and p.icg % cpu.vector_length(p.dtype) == 0
+
+    def _as_it_is(self, p: Problem, cpu: Cpu) -> bool:
+        """Whether the kernels read the weight itself: the form of channel rows and of few outputs is [O][kh kw C]."""
+        return (self._channel_rows(p, cpu) and 1 in (p.kh * p.kw, p.icg)) or (self._few_outputs(p, cpu) and p.oc == 1)
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         nr = cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
@@ -55,7 +69,8 @@ class ImplicitGemm:
             if cpu.isa_row.vector_bytes < 64:
                 pixels = max(pixels, min(16 * nr, cpu.l2 // 4 // (p.k * p.itemsize) // nr * nr))
             return native.Blocking(pixels, kc=max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize))))  # all panels of a block stay in L2
-        kc = max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # a panel's piece stays in L2; a longer sum would err more
+        columns = min(nr, core.packed_columns(cpu.isa, p.dtype, p.ocg))
+        kc = native.near_sum(p.k, columns, p.itemsize, cpu) or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":
             return native.Blocking(0, kc=kc)
         rows = min(p.oh, math.ceil(PIXELS / p.ow))
@@ -75,7 +90,8 @@ class ImplicitGemm:
         offsets = 16 * PIXELS + 48 * (p.kh * p.kw + 1)
         if self._channel_rows(p, cpu):
             pixels = p.oh * p.ow
-            waste = core.packed_columns(cpu.isa, p.dtype, pixels) / pixels
+            few = self._few_pixels(p, cpu)
+            waste = (few + (core.packed_columns(cpu.isa, p.dtype, pixels - few) if pixels > few else 0)) / pixels
             compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 24 * cpu.quickness / (p.k * min(p.ocg, 6)))
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
                 steps = (3 / vl if p.stride[1] == 1 else 1) + 8 / p.ow
@@ -107,6 +123,8 @@ class ImplicitGemm:
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
         packing = 5e-8 * p.groups + (3e-6 + weight / 20e9 if p.layout == "nhwc" else native.pack_seconds(weight, 13e9))
+        if self._as_it_is(p, cpu):
+            packing = 0.0
         return Cost(seconds, workspace, weight, native.plain_error(p), packing)
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
@@ -114,5 +132,8 @@ class ImplicitGemm:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        weight_format = self.name, cpu.isa, convolution.weight_form()
-        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, views=True, padded_bias=convolution.bias_columns())
+        as_it_is = self._as_it_is(p, cpu)
+        weight_format = native.AS_IT_IS if as_it_is else (self.name, cpu.isa, convolution.weight_form())
+        return native.NativePlan(
+            p, self.estimate(p, cpu), weight_format, convolution, views=not as_it_is, padded_bias=convolution.bias_columns()
+        )

@@ -15,6 +15,8 @@ from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, ali
 from cpuconv.problem import Activation, Axis, Problem
 
 LINE = 64  # bytes of a cache line, nearly everywhere
+AS_IT_IS = "as it is"  # the format of a weight that needs no packing
+LONG_SUM = 128  # products, beside which the visit of a tile's outputs weighs little
 LARGE = 4 << 20  # bytes that the allocator does not keep when they are freed
 
 
@@ -24,11 +26,13 @@ class Packed(NamedTuple):
 
 
 class Blocking(NamedTuple):
-    """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the sum; Winograd's tile, points."""
+    """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the sum; whether it is done on bands
+    of an image; Winograd's tile, points."""
 
     block: int
     channels: int = 0
     kc: int = 0
+    band: bool = False
     mh: int = 1
     mw: int = 1
     points: tuple[float, ...] = ()
@@ -77,6 +81,15 @@ def chained_error(p: Problem, *chains: float) -> float:
     return unit * (8 + 1.5 * sum(map(math.sqrt, chains)))
 
 
+def near_sum(k: int, columns: int, itemsize: int, cpu: Cpu) -> int | None:
+    """The longest piece of a sum of k products for which L1 keeps the panel of so many columns, if that is enough to repay the visits of the output.
+
+    It is for AVX-512, whose tiles read more of a panel for each multiply-add than L2 gives beside the rest: on an Intel Xeon it is worth 2 to 10 %.
+    """
+    rows = cpu.l1 * 2 // 3 // (columns * itemsize)
+    return math.ceil(k / max(1, k // rows)) if cpu.isa_row.vector_bytes == 64 and rows >= LONG_SUM else None
+
+
 def shared_lines(p: Problem, cpu: Cpu) -> float:
     """Seconds that it costs to do one group after the other where their channels share cache lines, which each visits anew."""
     if p.layout != "nhwc" or p.groups == 1 or p.icg * p.itemsize >= LINE:
@@ -97,8 +110,7 @@ class NativePlan:
     cost: Cost
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
-    packs: bool = True  # the kernel reads the weight in a form of its own
-    views: bool = False  # which is made of any view of it
+    views: bool = False  # the packed weight is made of any view of it
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -111,7 +123,7 @@ class NativePlan:
             padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
             values = padded
         weight = (weight if self.views else np.ascontiguousarray(weight)).reshape(p.weight_shape)
-        if not self.packs:
+        if self.weight_format == AS_IT_IS:
             return Packed(weight, values)
         packed = aligned_empty(self.convolution.packed_size(), dtype)
         self.convolution.pack(weight, values, packed, *(self.transforms or ()))
@@ -144,7 +156,7 @@ class WeightPlan:
     problem: Problem
     cost: Cost
     gradient: core.WeightGradient = field(repr=False)
-    weight_format: Hashable = "as it is"
+    weight_format: Hashable = AS_IT_IS
 
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
         return weight

@@ -30,7 +30,7 @@ ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 7: (20.0, 2.2), 8: (30.0, 3.0)
 class Winograd:
     """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
 
-    version = 4
+    version = 5
     plain = False
     strided = True
 
@@ -71,7 +71,8 @@ class Winograd:
         if tiles < image <= tiles * 5 // 4 and image * tile_bytes <= 2 * cpu.l2:  # one block that is a little too large reads the weight once
             tiles = image
         points = tuple(map(float, cook_toom.POINTS[self.points]))
-        return native.Blocking(tiles, kc=SUM[self.points], mh=mh, mw=mw, points=points)
+        near = native.near_sum(p.icg, 4 * cpu.vector_length(p.dtype), p.itemsize, cpu)
+        return native.Blocking(tiles, kc=min(SUM[self.points], near or p.icg), mh=mh, mw=mw, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem

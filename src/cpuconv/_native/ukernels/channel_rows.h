@@ -66,8 +66,7 @@ static int FN(channel_task)(void *context, long index) {
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far; one or two pixels are no panel. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
     const FN(panel) final = FN(panel_at)(pixels, FN(panel_count)(pixels) - 1);
-    const int inside = !g->pt && !g->pl && (g->oh - 1) * g->sh < g->ih && (g->ow - 1) * g->sw < g->iw;
-    const int few = taps == 1 && inside && k % VL == 0 && final.valid <= 2 && p0 + pixels == plane;
+    const int few = !job->blocking->band && p0 + pixels == plane && final.valid == FN(few_pixels)(g);
     const long panels = FN(panel_count)(pixels) - few, o0 = share.group * ocg + share.first, rows = share.last - share.first;
     const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
     const long c_row = gaps ? pixels : in->ys.channel;

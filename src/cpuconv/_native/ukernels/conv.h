@@ -62,7 +62,8 @@ typedef struct {
                       either kind (weight gradients) */
     long chunks;   /* pieces of the sum that are computed apart (weight gradients) */
     long kc;       /* longest piece of the summation between two visits of the output */
-    int mh, mw; /* Winograd: output tile per axis */
+    int band;      /* what ends here is but a band of an image, whose results do not depend on where bands end */
+    int mh, mw;    /* Winograd: output tile per axis */
     double point[3]; /* Winograd: interpolates at 0, +-point[i] and infinity */
 } conv_blocking;
 

@@ -6,11 +6,20 @@
    Channel rows, for NCHW where a strip would not pay (1x1, or few output channels): the product turned round. Rows of A are output
    channels of the weight, B are pixels (in place for 1x1, else packed panels), C is written in place. */
 
+/* The last pixels of a plane that are dot products by channel rows of 1x1 (last_pixels), being too few for a panel. */
+enum { FN(FEW_PIXELS) = VB == 64 ? 4 : 2 };
+INLINE long FN(few_pixels)(const conv_geometry *g) {
+    const long rest = g->oh * g->ow % VL;
+    const int inside = !g->pt && !g->pl && (g->oh - 1) * g->sh < g->ih && (g->ow - 1) * g->sw < g->iw;
+    return g->kh * g->kw == 1 && inside && g->ic / g->groups % VL == 0 && rest <= FN(FEW_PIXELS) ? rest : 0;
+}
+
 /* Whether an NCHW image is computed by channel rows. */
 INLINE int FN(channel_rows)(const conv_geometry *g) {
-    const long pixels = g->oh * g->ow;
-    /* pixels in vectors must fill them */
-    return !g->nhwc && ((g->kh * g->kw == 1 && 16 * FN(padded)(pixels) <= 17 * pixels) || g->oc / g->groups <= VL / 2);
+    const long ocg = g->oc / g->groups, k = g->kh * g->kw * (g->ic / g->groups), pixels = g->oh * g->ow, rest = pixels - FN(few_pixels)(g);
+    const long filling = ocg * k * (long)sizeof(T) > FAR ? pixels : rest; /* a weight from beyond L2 comes faster in panels */
+    const int full = rest == 0 || 16 * FN(padded)(filling) <= 17 * filling;
+    return !g->nhwc && ((g->kh * g->kw == 1 && full) || ocg <= VL / 2);
 }
 
 INLINE const T *FN(tap_of)(const conv_geometry *g, const conv_weight *w, long tap) { return (const T *)w->first + tap / g->kw * w->row + tap % g->kw * w->column; }
