@@ -68,7 +68,8 @@ class ImplicitGemm:
             pixels = 4 * nr
             if cpu.isa_row.vector_bytes < 64:
                 pixels = max(pixels, min(16 * nr, cpu.l2 // 4 // (p.k * p.itemsize) // nr * nr))
-            return native.Blocking(pixels, kc=max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize))))  # all panels of a block stay in L2
+            near = native.near_sum(p.k, min(nr, p.oh * p.ow), p.itemsize, cpu)
+            return native.Blocking(pixels, kc=near or max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize))))  # else all panels of a block stay in L2
         columns = min(nr, core.packed_columns(cpu.isa, p.dtype, p.ocg))
         kc = native.near_sum(p.k, columns, p.itemsize, cpu) or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":

@@ -92,41 +92,45 @@ static int FN(channel_task)(void *context, long index) {
     const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(pixels) * (long)sizeof(T) <= FN(ACROSS);
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
-    for (long pass = 0, kinds; pass < passes; pass++) {
+    /* One panel after the other, but across them one piece of the sum after the other. */
+    for (long step = 0, kinds = 0; step < panels * passes; step++) {
+        const long j = across ? step % panels : step / passes, pass = across ? step / panels : step % passes;
         const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
         const segment all = {k0, 0, k1 - k0};
-        kinds = 0;
-        for (long j = 0; j < panels; j++) {
-            const FN(panel) p = FN(panel_at)(pixels, j);
-            const int whole = pointwise && p.valid == p.nr, in_place = whole && !repaid;
-            if (whole && repaid) FN(pack_planes)(x + k0 * in->xs.channel + p0 + p.column, in->xs.channel, k1 - k0, p.nv, b + p.column * kc, p.nr);
-            for (long i = k0, run; !whole && i < k1; i += run) { /* one tap at a time, some of its channels */
-                const long tap = i / icg, c = i % icg;
-                const long n = FN(column_runs)(g, &in->xs, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
-                T *to = b + p.column * kc + (i - k0) * p.nr;
-                run = MIN(icg - c, k1 - i);
-                for (long l = 0; l < run; l++, to += p.nr) {
-                    FN(column_row)(runs, n, g->sw * in->xs.pixel, x + (c + l) * in->xs.channel, in->x_end, to);
-                    for (long e = p.valid; e < p.nr; e++) to[e] = 0;
-                }
+        const FN(panel) p = FN(panel_at)(pixels, j);
+        const int whole = pointwise && p.valid == p.nr, in_place = whole && !repaid;
+        const T *const from = x + k0 * in->xs.channel + p0 + p.column;
+        if (whole && repaid) FN(pack_planes)(from, in->xs.channel, k1 - k0, p.nv, b + p.column * kc, p.nr);
+        for (long i = k0, run; !whole && i < k1; i += run) { /* one tap at a time, some of its channels */
+            const long tap = i / icg, c = i % icg;
+            const long n = FN(column_runs)(g, &in->xs, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
+            T *to = b + p.column * kc + (i - k0) * p.nr;
+            run = MIN(icg - c, k1 - i);
+            for (long l = 0; l < run; l++, to += p.nr) {
+                FN(column_row)(runs, n, g->sw * in->xs.pixel, x + (c + l) * in->xs.channel, in->x_end, to);
+                for (long e = p.valid; e < p.nr; e++) to[e] = 0;
             }
-            FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? x + k0 * in->xs.channel + p0 + p.column : b + p.column * kc,
-                          .ldb = in_place ? in->xs.channel : p.nr,
-                          .next = in_place && far ? p.nr : 0}; /* the next panel of pixels */
-            if (pass == passes - 1) FN(set_clip)(&t, job->act);
-            t.a = (const T *)in->weight + o0 * k;
-            t.bias_m = pass ? NULL : (const T *)in->bias + o0;
-            t.c = y + p.column;
-            t.z = pass ? t.c : z ? z + p.column : NULL;
-            if (across) {
-                t.b_step = in_place ? p.nr : p.nr * kc;
-                FN(add_panel)(&t, &p, tiles, each, &kinds);
-                if (j < panels - 1) continue;
-                FN(gemm_across)(tiles, each, kinds, rows, k, c_row);
-            } else FN(gemm_even_rows)(&t, &p, rows, k, c_row);
-            if (pass == passes - 1 && job->act.kind > ACT_CLIP)
-                for (long i = 0; i < rows; i++) FN(activate)(job->act, across ? y + i * c_row : t.c + i * c_row, across ? pixels : p.valid);
         }
+        FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? from : b + p.column * kc,
+                      .ldb = in_place ? in->xs.channel : p.nr, .span = in_place ? 0 : (k1 - k0) * p.nr};
+        if (whole && far) { /* what comes next: of these pixels, or of the next ones */
+            t.next = (across || pass == passes - 1 ? from - k0 * in->xs.channel + p.nr : from + (k1 - k0) * in->xs.channel) - t.b;
+            t.next_row = in->xs.channel;
+        }
+        if (pass == passes - 1) FN(set_clip)(&t, job->act);
+        t.a = (const T *)in->weight + o0 * k;
+        t.bias_m = pass ? NULL : (const T *)in->bias + o0;
+        t.c = y + p.column;
+        t.z = pass ? t.c : z ? z + p.column : NULL;
+        if (across) {
+            t.b_step = in_place ? p.nr : p.nr * kc;
+            FN(add_panel)(&t, &p, tiles, each, &kinds);
+            if (j < panels - 1) continue;
+            FN(gemm_across)(tiles, each, kinds, rows, k, c_row);
+            kinds = 0;
+        } else FN(gemm_even_rows)(&t, &p, rows, k, c_row);
+        if (pass == passes - 1 && job->act.kind > ACT_CLIP)
+            for (long i = 0; i < rows; i++) FN(activate)(job->act, across ? y + i * c_row : t.c + i * c_row, across ? pixels : p.valid);
     }
     if (few) {
         const FN(tile) t = {.a = (const T *)in->weight + o0 * k, .bias_m = (const T *)in->bias + o0, .c = y + final.column, .z = z ? z + final.column : NULL};

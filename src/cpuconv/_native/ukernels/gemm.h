@@ -10,7 +10,8 @@ typedef struct {
     long count, ldb, step;           /* segments; between rows of B; between columns of A */
     int clip;
     T low, high;
-    long span, next;                 /* elements of B, 0 if it is read in place; from it to what B is next, where that comes from beyond L2, else 0 */
+    long span;                       /* elements of B, 0 if it is read in place */
+    long next, next_row;             /* from B to what it is next, where that comes from beyond L2, else 0; between rows of that, 0 if it is packed */
     long ahead, each;                /* prefetched meanwhile: from B to the first line; elements for each row, of one or two lines */
     long repeat;                     /* tiles that the micro-kernel makes, each so much further on: */
     long a_step, b_step, c_step;     /* (of z too) */
@@ -149,10 +150,10 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
    is next, a line for each row of B, or two where tiles are few: were all of it read by the first tile of the next product, that one would wait for
    L3, and Winograd of many channels took up to 1.7 times as long. */
 INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long index, long count, long most) {
-    const int in_place = t->span == 0, lines = count >= nv && !in_place ? 1 : 2, fetches = far && lines * index < nv;
-    if (fetches && in_place) { /* of each row a line, and the one before it of the next row */
+    const int rows = t->next_row > 0, lines = count >= nv && !rows ? 1 : 2, fetches = far && lines * index < nv;
+    if (fetches && rows) { /* of each row a line, and the one before it of the next row */
         t->ahead = t->next + VL * (2 * index + 1);
-        t->each = t->ldb;
+        t->each = t->next_row;
     } else if (fetches) {
         t->ahead = t->next + t->span / nv * lines * index;
         t->each = lines * VL;
@@ -174,7 +175,7 @@ INLINE void FN(step_down)(FN(tile) *t, long rows, long a_step, long c_step) {
 /* All tiles of `rows` rows on one panel, in heights as even as can be. After a tile of h rows, A, C and z are h times their steps further on,
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
-    const int nv = p->nv, far = t.next > 0, mr = FN(tallest)(&t, nv, p->nr), tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
+    const int nv = p->nv, far = t.next != 0, mr = FN(tallest)(&t, nv, p->nr), tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
     for (long i = 0, some; i < tiles; i += some) {
         const long height = low + (i < higher);
         t.a_step = height * a_step;

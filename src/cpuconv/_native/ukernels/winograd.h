@@ -160,7 +160,7 @@ static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long 
         FN(prefetch)(out);
         t.a_step = height * channels;
         t.c_step = height * p->nr;
-        some = FN(gemm_some)(&t, t.next > 0, p->nv, height, i, count, in->quota || out->quota ? 1 : (i < higher ? higher : count) - i);
+        some = FN(gemm_some)(&t, t.next != 0, p->nv, height, i, count, in->quota || out->quota ? 1 : (i < higher ? higher : count) - i);
         FN(step_down)(&t, some * height, channels, p->nr);
     }
 }
