@@ -34,7 +34,7 @@ class Arrays(NamedTuple):
 def suited(algorithm: str, problem: Problem) -> Problem:
     """The problem, or one near it that the algorithm does: of another kernel size or stride, or depthwise."""
     (named,) = (a for a in ALGORITHMS if a.name == algorithm)
-    kernels = [replace(problem, kh=k, kw=k, stride=(s, s)) for s in (1, 2) for k in (3, 2, 4, 5, 7)]
+    kernels = [replace(problem, kh=k, kw=k, stride=(s, s)) for s in (1, 2) for k in (3, 2, 4, 5, 7, 1)]
     depthwise = replace(problem, oc=problem.ic, groups=problem.ic)
     return next(p for p in (problem, *kernels, depthwise) if not named.supports(p, CPUS[-1]))
 

@@ -62,7 +62,9 @@ class Im2col:
         efficiency = 0.85 * min(1.0, p.ocg / 64 + 0.1) * min(1.0, p.k / 64 + 0.1) * min(1.0, block / 64)
         calls = math.ceil(pixels / block) * p.groups
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) + p.oc * p.k) * p.itemsize
-        seconds = max(p.flops / cpu.peak(p.dtype) / efficiency, 1.2 * traffic / cpu.bandwidth(traffic)) + calls * 1e-6
+        weight = p.ocg * p.k * p.itemsize  # which each call packs
+        seconds = max(p.flops / cpu.peak(p.dtype) / efficiency, 1.2 * traffic / cpu.bandwidth(traffic))
+        seconds += calls * (1e-6 + weight / cpu.bandwidth(2 * weight))
         if pointwise and p.layout == "nchw" and p.ocg <= 4:
             # few rows: it streams the pixels once, faster than tiles do
             seconds = pixels * (p.ic + p.oc) * p.itemsize / (1.6 * cpu.bandwidth(cpu.l3)) * (0.88 + 0.12 * p.ocg) + (calls - 1) * 0.1e-6
@@ -77,4 +79,4 @@ class Im2col:
             cpu.isa, p.dtype, core.IM2COL, native.geometry(p), native.activation(p.epilogue.activation),
             self.blocking(p, cpu), gemm_addresses()[p.dtype],
         )  # fmt: skip
-        return native.NativePlan(p, self.estimate(p, cpu), native.AS_IT_IS, convolution)
+        return native.NativePlan(p, self.estimate(p, cpu), (native.AS_IT_IS, 0), convolution, packs=False)

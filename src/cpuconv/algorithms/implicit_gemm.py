@@ -8,6 +8,8 @@ channels in NHWC are dot products along the input channels.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import groupby
 
 from cpuconv._native import core
 from cpuconv.algorithms import native
@@ -69,7 +71,8 @@ class ImplicitGemm:
             if cpu.isa_row.vector_bytes < 64:
                 pixels = max(pixels, min(16 * nr, cpu.l2 // 4 // (p.k * p.itemsize) // nr * nr))
             near = native.near_sum(p.k, min(nr, p.oh * p.ow), p.itemsize, cpu)
-            return native.Blocking(pixels, kc=near or max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize))))  # else all panels of a block stay in L2
+            kc = near or max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize)))  # else all panels of a block stay in L2
+            return native.Blocking(pixels, kc=kc)
         columns = min(nr, core.packed_columns(cpu.isa, p.dtype, p.ocg))
         kc = native.near_sum(p.k, columns, p.itemsize, cpu) or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":
@@ -123,7 +126,7 @@ class ImplicitGemm:
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        packing = 5e-8 * p.groups + (3e-6 + weight / 20e9 if p.layout == "nhwc" else native.pack_seconds(weight, 13e9))
+        packing = 5e-8 * p.groups + (3e-6 + 2.6 * weight / cpu.bandwidth(2 * weight) if p.layout == "nhwc" else native.pack_seconds(weight, 13e9))
         if self._as_it_is(p, cpu):
             packing = 0.0
         return Cost(seconds, workspace, weight, native.plain_error(p), packing)
@@ -133,8 +136,50 @@ class ImplicitGemm:
         convolution = core.Convolution(
             cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
-        as_it_is = self._as_it_is(p, cpu)
-        weight_format = native.AS_IT_IS if as_it_is else (self.name, cpu.isa, convolution.weight_form())
-        return native.NativePlan(
-            p, self.estimate(p, cpu), weight_format, convolution, views=not as_it_is, padded_bias=convolution.bias_columns()
-        )
+        packs, bias_columns = not self._as_it_is(p, cpu), convolution.bias_columns()
+        weight_format = (self.name, cpu.isa, convolution.weight_form()) if packs else (native.AS_IT_IS, bias_columns)
+        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, packs=packs, views=packs, padded_bias=bias_columns)
+
+
+class Unpacked(ImplicitGemm):
+    """On a weight that is used once, so that it does not pay to pack it first: panels are packed for each block of pixels, when their turn comes."""
+
+    name = "implicit_gemm_unpacked"
+    version = 1
+
+    def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
+        if rejection := super().supports(problem, cpu):
+            return rejection
+        if problem.layout == "nchw" and problem.kh * problem.kw > 1:
+            return Rejection("it packs rows of the weight, which are side by side in NHWC and 1x1")
+        return Rejection("one or two output channels are dot products") if self._few_outputs(problem, cpu) else None
+
+    def _as_it_is(self, p: Problem, cpu: Cpu) -> bool:
+        return True
+
+    def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
+        return super().blocking(p, cpu)._replace(unpacked=True)
+
+    def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
+        p, vl, b = problem, cpu.vector_length(problem.dtype), self.blocking(problem, cpu)
+        cost = super().estimate(p, cpu)
+        if super()._as_it_is(p, cpu):
+            return cost
+        # a load and a store of each vector, which at first comes from far away; transposes
+        each = 6 + 4 * p.n * _copies(p) + (0 if p.layout == "nhwc" else 6)
+        cycles = p.groups * p.k * math.ceil(p.ocg / vl) * each
+        return replace(cost, seconds=cost.seconds + 1e-9 * cycles / cpu.ghz, workspace=cost.workspace + b.kc * 4 * vl * p.itemsize, packed=0)
+
+
+def _copies(p: Problem) -> float:
+    """How often each product's weight is copied for one image: once for each block of pixels, which all read the same taps."""
+
+    def runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int]]:
+        """Of outputs along an axis that have the same taps inside the image: their number, and that of the taps."""
+        inside = [tuple(0 <= o * stride - pad + t * dilation < size for t in range(taps)) for o in range(out)]
+        return [(len(list(run)), sum(taps)) for taps, run in groupby(inside)]
+
+    top, _, left, _ = p.padding
+    rows = runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
+    columns = runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
+    return sum(math.ceil(h * w / PIXELS) * i * j for h, i in rows for w, j in columns) / (p.kh * p.kw)

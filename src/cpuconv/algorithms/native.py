@@ -27,12 +27,13 @@ class Packed(NamedTuple):
 
 class Blocking(NamedTuple):
     """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the sum; whether it is done on bands
-    of an image; Winograd's tile, points."""
+    of an image, and reads an unpacked weight; Winograd's tile, points."""
 
     block: int
     channels: int = 0
     kc: int = 0
     band: bool = False
+    unpacked: bool = False
     mh: int = 1
     mw: int = 1
     points: tuple[float, ...] = ()
@@ -110,7 +111,8 @@ class NativePlan:
     cost: Cost
     weight_format: Hashable
     convolution: core.Convolution = field(repr=False)
-    views: bool = False  # the packed weight is made of any view of it
+    packs: bool = True  # the kernel reads the weight in a form of its own
+    views: bool = False  # which is made of any view of it
     rewrites: bool = False  # blocks overlap, so that some outputs are computed and written twice
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
@@ -123,7 +125,7 @@ class NativePlan:
             padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
             values = padded
         weight = (weight if self.views else np.ascontiguousarray(weight)).reshape(p.weight_shape)
-        if self.weight_format == AS_IT_IS:
+        if not self.packs:
             return Packed(weight, values)
         packed = aligned_empty(self.convolution.packed_size(), dtype)
         self.convolution.pack(weight, values, packed, *(self.transforms or ()))

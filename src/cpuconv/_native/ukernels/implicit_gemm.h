@@ -149,10 +149,11 @@ typedef struct {
     long y_row, y_pixel, y_column; /* y_pixel: 0 for the panel's own width, and rows without gaps */
 } FN(gemm_view);
 
-/* Bytes of scratch that pixel_rows takes. */
+/* Bytes of scratch that pixel_rows takes, and those for pieces of an unpacked weight. */
 INLINE size_t FN(pixel_rows_scratch)(const conv_geometry *g, long rows) {
     return 2 * aligned_size((size_t)rows * sizeof(long)) + 2 * aligned_size((size_t)(g->kh * g->kw + 1) * sizeof(segment));
 }
+INLINE size_t FN(piece_scratch)(const conv_blocking *b) { return b->unpacked ? aligned_size((size_t)(b->kc * NV_MAX * VL) * sizeof(T)) : 0; }
 
 /* Offsets of a block's pixels from its first, which is in column x0. */
 INLINE void FN(pixel_offsets)(const tap_rect *r, long x0, long pixels, long row, long pixel, long *to) {
@@ -174,6 +175,22 @@ INLINE long FN(tap_segments_of)(const conv_geometry *g, const tap_rect *r, const
     return count;
 }
 
+/* The rows of a piece of an unpacked weight, HWIO or [oc][ic], from output channel o on, to a panel, where the piece is then found. */
+static void FN(pack_piece)(const conv_geometry *g, const T *weight, long o, segment *piece, long count, const FN(panel) *p, T *to) {
+    const long icg = g->ic / g->groups;
+    long rows = 0;
+    for (segment *s = piece; s < piece + count; s++, to += s[-1].length * p->nr) {
+        for (long j = 0; !g->nhwc && j < p->valid; j += VL)
+            FN(pack_run)(weight + (o + j) * icg + s->b, icg, MIN(VL, p->valid - j), s->length, weight + g->oc * icg, s->length, 1, to + j, p->nr);
+        for (long i = 0; g->nhwc && i < s->length; i++) {
+            FN(copy)(to + i * p->nr, weight + (s->b + i) * g->oc + o, p->valid);
+            FN(zero)(to + i * p->nr + p->valid, p->nr - p->valid);
+        }
+        s->b = rows;
+        rows += s->length;
+    }
+}
+
 /* One block of pixels against panels [first, last). bias_n: of the group, or NULL. */
 static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, const FN(gemm_view) *view, long group, long first, long last, const T *bias,
                            conv_activation act, scratch s) {
@@ -190,7 +207,9 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     if (!even) FN(pixel_offsets)(r, x0, rows, x_row, x_pixel, aoff);
     const long count = FN(tap_segments_of)(g, r, view, all), total = (r->ky1 - r->ky0) * (r->kx1 - r->kx0) * (view->c1 - view->c0);
     const long passes = MAX(1, ceil_div(total, job->blocking->kc)), panels = last - first;
-    const int across = even && passes == 1 && view->y_column == 1 && panels > 1 && 2 * total * NV_MAX * VB <= FN(ACROSS);
+    const int unpacked = job->blocking->unpacked;
+    T *copy = take(&s, 0);
+    const int across = !unpacked && even && passes == 1 && view->y_column == 1 && panels > 1 && 2 * total * NV_MAX * VB <= FN(ACROSS);
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > FAR;
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
@@ -203,7 +222,8 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
         const long y_pixel = view->y_pixel ? view->y_pixel : p.nr, y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
         if (!even && spread != y_pixel) FN(pixel_offsets)(r, x0, rows, y_row, spread = y_pixel, coff);
         const long at = y0 * y_row + x0 * y_pixel + p.column * view->y_column;
-        t.b = (const T *)job->tensors->weight + taps * icg * (group * FN(padded)(ocg) + p.column);
+        const T *weight = job->tensors->weight;
+        t.b = unpacked ? copy : weight + taps * icg * (group * FN(padded)(ocg) + p.column);
         t.ldb = p.nr;
         t.c = view->y + at;
         t.z = view->z ? view->z + at : NULL;
@@ -213,6 +233,12 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
             t.count = FN(cut)(&cursor, &done, all + count, part(total, passes, pass + 1) - part(total, passes, pass), piece);
             t.span = (part(total, passes, pass + 1) - part(total, passes, pass)) * p.nr;
             t.next = far ? t.span : 0;
+            if (unpacked) {
+                const long o = group * ocg + p.column, row = cursor < all + count ? cursor->b + done : all->b;
+                FN(pack_piece)(g, weight, o, piece, t.count, &p, copy);
+                t.next = far && g->nhwc ? weight + row * g->oc + (cursor < all + count ? o : o + p.nr) - copy : 0; /* the next rows, or the next panel */
+                t.next_row = g->oc;
+            }
             if (pass == passes - 1) FN(set_clip)(&t, act);
             if (across) {
                 t.b_step = taps * icg * p.nr;
@@ -266,7 +292,7 @@ static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(ocg));
     const pixel_block *block = job->blocks + p.piece;
     const size_t copy = FN(few_outputs)(g) ? (size_t)(VL * g->kh * g->kw * icg) * sizeof(T) : 0;
-    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0) + copy)};
+    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0) + copy + FN(piece_scratch)(job->blocking))};
     if (!s.next) return OUT_OF_MEMORY;
     const long y0 = p.image * in->ys.image + p.group * ocg;
     const FN(gemm_view) view = {(const T *)in->x + p.image * in->xs.image + p.group * icg, in->xs.row, in->xs.pixel, 0, icg,
@@ -290,7 +316,7 @@ static int FN(strip_task)(void *context, long index) {
     const FN(panel) first = FN(panel_at)(ocg, p.first), final = FN(panel_at)(ocg, p.last - 1);
     const size_t in_bytes = (size_t)(rows * g->iw * some + VL) * sizeof(T);
     const size_t out_bytes = (size_t)(pixels * (final.column + final.nr - first.column) + VL) * sizeof(T);
-    const size_t rest = FN(pixel_rows_scratch)(g, MIN(PIXEL_BLOCK, pixels));
+    const size_t rest = FN(pixel_rows_scratch)(g, MIN(PIXEL_BLOCK, pixels)) + FN(piece_scratch)(job->blocking);
     scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + aligned_size(out_bytes) + rest)};
     pixel_block *blocks;
     const long count = pixel_blocks(g, oy0, oy1, PIXEL_BLOCK, &blocks);
