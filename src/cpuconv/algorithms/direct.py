@@ -210,6 +210,8 @@ class Direct:
         if t.form != "channels" and p.oc < t.nr:  # lanes that store nothing are masked: 1.2 to 1.5 times the time
             compute *= 1.35
         weight = p.oc * p.k * p.itemsize
+        if weight > cpu.l2 // 2:  # all of it passes for each row of tiles
+            compute *= 1.2
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 3e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
         return Cost(seconds, t.scratch, weight, native.plain_error(p), 3e-5 + native.pack_seconds(weight, 13e9))

@@ -62,9 +62,9 @@ class Im2col:
         efficiency = 0.85 * min(1.0, p.ocg / 64 + 0.1) * min(1.0, p.k / 64 + 0.1) * min(1.0, block / 64)
         calls = math.ceil(pixels / block) * p.groups
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) + p.oc * p.k) * p.itemsize
-        weight = p.ocg * p.k * p.itemsize  # which each call packs
+        weight = p.ocg * p.k * p.itemsize  # each call packs it
         seconds = max(p.flops / cpu.peak(p.dtype) / efficiency, 1.2 * traffic / cpu.bandwidth(traffic))
-        seconds += calls * (1e-6 + weight / cpu.bandwidth(2 * weight))
+        seconds += calls * (1e-6 + 0.5 * weight / cpu.bandwidth(2 * weight))
         if pointwise and p.layout == "nchw" and p.ocg <= 4:
             # few rows: it streams the pixels once, faster than tiles do
             seconds = pixels * (p.ic + p.oc) * p.itemsize / (1.6 * cpu.bandwidth(cpu.l3)) * (0.88 + 0.12 * p.ocg) + (calls - 1) * 0.1e-6

@@ -165,9 +165,7 @@ class Unpacked(ImplicitGemm):
         cost = super().estimate(p, cpu)
         if super()._as_it_is(p, cpu):
             return cost
-        # a load and a store of each vector, which at first comes from far away; transposes
-        each = 6 + 4 * p.n * _copies(p) + (0 if p.layout == "nhwc" else 6)
-        cycles = p.groups * p.k * math.ceil(p.ocg / vl) * each
+        cycles = p.groups * p.k * math.ceil(p.ocg / vl) * (2 + 8 * p.n * _copies(p))  # a load, from beyond L1, and a store of each vector
         return replace(cost, seconds=cost.seconds + 1e-9 * cycles / cpu.ghz, workspace=cost.workspace + b.kc * 4 * vl * p.itemsize, packed=0)
 
 
