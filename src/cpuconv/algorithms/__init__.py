@@ -4,7 +4,7 @@ from cpuconv.algorithms.depthwise import Depthwise
 from cpuconv.algorithms.direct import Direct
 from cpuconv.algorithms.few_channels import FewChannels
 from cpuconv.algorithms.im2col import Im2col
-from cpuconv.algorithms.implicit_gemm import ImplicitGemm, Unpacked
+from cpuconv.algorithms.implicit_gemm import ImplicitGemm, UnpackedGemm
 from cpuconv.algorithms.int8_depthwise import Int8Depthwise
 from cpuconv.algorithms.int8_gemm import Int8Gemm
 from cpuconv.algorithms.reference import Reference
@@ -14,6 +14,6 @@ from cpuconv.algorithms.winograd import WINOGRADS
 from cpuconv.plan import Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
-    ImplicitGemm(), Unpacked(), *WINOGRADS, Depthwise(), FewChannels(), Im2col(), Direct(), Int8Gemm(), Int8Depthwise(),
+    ImplicitGemm(), UnpackedGemm(), *WINOGRADS, Depthwise(), FewChannels(), Im2col(), Direct(), Int8Gemm(), Int8Depthwise(),
     WeightGemm(), WeightDepthwise(), Reference(),
 )  # fmt: skip

@@ -26,7 +26,11 @@ class Depthwise:
     def _planes(self, p: Problem, vl: int) -> bool:
         """Whether the kernels of depthwise_planes.h do it, in place."""
         kernel = (p.kh, p.kw) == (3, 3) and p.stride in ((1, 1), (2, 2)) and p.dilation == (1, 1)
-        return (p.layout == "nchw" or p.ic == 1) and kernel and 2 * p.ow > vl
+        return (p.layout == "nchw" or p.ic == 1) and kernel and (2 * p.ow > vl or self._narrow(p, vl))
+
+    def _narrow(self, p: Problem, vl: int) -> bool:
+        """Whether a vector holds rows of two planes."""
+        return vl * p.itemsize == 64 and 2 * p.ow <= vl and p.iw <= vl and p.ic > 1
 
     def _row(self, p: Problem, vl: int) -> int:
         """Bytes of an output row and its input that stay in cache together: of all channels, of a strip or of one plane."""
@@ -55,9 +59,9 @@ class Depthwise:
         in_rows = min(p.ih, (band - 1) * sh + (p.kh - 1) * p.dilation[0] + 1)
         taps = (p.kh * p.kw + 1) * p.itemsize
         if self._planes(p, vl):
-            blocks = -(-p.ow // vl)
+            blocks = 0.5 if self._narrow(p, vl) else -(-p.ow // vl)
             cycles = p.n * p.ic * p.oh * blocks * (9 / rates.fma_per_cycle + (3 if sh == 1 else 13))
-            workspace = (in_rows * (p.iw + 2) + 3 * vl) * p.itemsize + (p.oh + 4 * blocks) * vl * p.itemsize
+            workspace = (in_rows * (p.iw + 2) + 3 * vl) * p.itemsize + (p.oh + 4 * -(-p.ow // vl)) * vl * p.itemsize
         else:
             outputs = p.n * p.oh * p.ow * vectors
             inside = _inside(p.ih, p.oh, p.kh, sh, p.padding[0], p.dilation[0]) * _inside(p.iw, p.ow, p.kw, sw, p.padding[2], p.dilation[1])

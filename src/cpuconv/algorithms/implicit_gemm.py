@@ -141,10 +141,10 @@ class ImplicitGemm:
         return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, packs=packs, views=packs, padded_bias=bias_columns)
 
 
-class Unpacked(ImplicitGemm):
+class UnpackedGemm(ImplicitGemm):
     """On a weight that is used once, so that it does not pay to pack it first: panels are packed for each block of pixels, when their turn comes."""
 
-    name = "implicit_gemm_unpacked"
+    name = "unpacked_gemm"
     version = 1
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:

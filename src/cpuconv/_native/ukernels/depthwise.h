@@ -294,10 +294,10 @@ INLINE long FN(aligning_shift)(const conv_geometry *g, const conv_tensors *t) {
     return VB >= 64 && alike && repaid ? shift : 0;
 }
 
-/* Whether the kernels of depthwise_planes.h do it, in place: maps of which a vector would hold half a row or less are faster in strips. */
+/* Whether the kernels of depthwise_planes.h do it, in place: maps of which a vector would hold half a row or less are faster in strips, but for pairs. */
 INLINE int FN(by_planes)(const conv_geometry *g) {
     const int plain = g->kh == 3 && g->kw == 3 && g->sh == g->sw && g->sw <= 2 && g->dh == 1 && g->dw == 1;
-    return (!g->nhwc || g->ic == 1) && plain && 2 * g->ow > VL;
+    return (!g->nhwc || g->ic == 1) && plain && (2 * g->ow > VL || FN(narrow)(g));
 }
 
 /* Whether pixels lie so many bytes apart, a power of two, that those of a few rows of one vector do not fit into the sets of L1 that they share. */
@@ -308,7 +308,7 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
         const long bands = MAX(ceil_div(g->oh, blocking->block), threads == 1 ? 1 : MIN(ceil_div(g->oh, 8), ceil_div(8 * threads, g->ic)));
         const long repaid = MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK); /* tasks that repay their start */
         FN(planes_job) job = {g, tensors, act, FN(packed_columns)(g), bands, threads == 1 ? 1 : MAX(1, MIN(g->ic * bands, repaid))};
-        return pool_run(FN(planes_task), &job, g->n * job.tasks, threads);
+        return pool_run(FN(narrow)(g) ? FN(pairs_task) : FN(planes_task), &job, g->n * job.tasks, threads);
     }
     FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, MAX(1, ceil_div(blocking->channels, VL)), ceil_div(g->ic, VL), 0};
     if (!g->nhwc || g->ic < VL || FN(crowded)(g, tensors)) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);

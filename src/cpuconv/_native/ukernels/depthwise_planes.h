@@ -1,7 +1,13 @@
 /* Depthwise 3x3 convolution of NCHW planes, of stride 1 or 2. Vectors hold VL pixels of a row. A block of VL columns of a plane is made from top to
    bottom: each input row is loaded once, for all output rows that read it, and the nine weights stay in registers. Rows outside the image are zeros;
-   columns outside it are masked. */
+   columns outside it are masked. Of narrow planes, two are made at a time, side by side. */
 enum { FN(PLANE_TAPS) = 3 };
+
+/* What a vector holds: VL pixels of a wider row, a whole row with a lane to spare, or rows of two planes, each in half of it. */
+enum { FN(PART), FN(ROW), FN(PAIR), FN(HOLDINGS) };
+
+/* Whether rows of two planes fit in a vector, and an input row of each in one of its own. With AVX-512: in narrower vectors they are not few. */
+INLINE int FN(narrow)(const conv_geometry *g) { return VB == 64 && 2 * g->ow <= VL && g->iw <= VL && g->ic > 1; }
 
 typedef struct {
     const conv_geometry *g;
@@ -14,10 +20,11 @@ typedef struct {
 /* Taps that read beyond the sides of the image: none, the first, the first and the last, or all. */
 enum { FN(NO_TAP), FN(FIRST_TAP), FN(END_TAPS), FN(ALL_TAPS), FN(TAP_KINDS) };
 
-/* Output columns [x, x + VL): the first input pixel of their first tap, and which pixels of each tap are in the image. */
+/* Output columns [x, x + VL): the first input pixel of their first tap, and which pixels of each tap are in the image. Of pairs: where each lane's
+   pixel is among those of both input rows. */
 typedef struct {
     long x, from;
-    FN(mask) inside[FN(PLANE_TAPS)];
+    FN(mask) inside[FN(PLANE_TAPS)], lane[FN(PLANE_TAPS)];
     int beyond;
 } FN(plane_columns);
 
@@ -42,23 +49,45 @@ static void FN(make_columns)(const conv_geometry *g, long block, FN(plane_column
     }
 }
 
+/* A pair's columns. */
+static void FN(make_pair)(const conv_geometry *g, FN(plane_columns) *c) {
+    c->x = c->from = 0;
+    c->beyond = FN(NO_TAP);
+    for (long k = 0; k < FN(PLANE_TAPS); k++) {
+        T_INT inside[VL], lane[VL];
+        for (long l = 0; l < VL; l++) {
+            const long second = l / (VL / 2), ox = l % (VL / 2), ix = ox * g->sw - g->pl + k;
+            inside[l] = ix >= 0 && ix < g->iw ? -1 : 0;
+            lane[l] = inside[l] ? (T_INT)(second * VL + ix) : 0;
+            if (!inside[l] && ox < g->ow) c->beyond = MAX(c->beyond, FN(beyond_at)((int)k));
+        }
+        __builtin_memcpy(c->inside + k, inside, sizeof inside);
+        __builtin_memcpy(c->lane + k, lane, sizeof lane);
+    }
+}
+
 /* Elements of an input row that a block reads from its first one on. */
 INLINE long FN(plane_reach)(const conv_geometry *g) { return g->sw == 1 ? VL + 2 : 2 * VL + 1; }
 
-/* The pixels of the taps of row iy; x: the block's first pixel of row 0; alone: the block is the row's only one, with a lane to spare. */
-INLINE void FN(row_taps)(const int s, const int beyond, const int alone, const conv_geometry *g, const T *x, long x_row, long iy, const FN(mask) *inside, VEC *tap) {
+/* The pixels of the taps of row iy; x: the block's first pixel of row 0; apart: from there to a pair's second plane. */
+INLINE void FN(row_taps)(const int s, const int beyond, const int holds, const conv_geometry *g, const T *x, long x_row, long apart, long iy, const FN(mask) *inside, const FN(mask) *lane,
+                         VEC *tap) {
     if (iy < 0 || iy >= g->ih) {
         UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = (VEC){0};
         return;
     }
     x += iy * x_row;
-    if (s == 1) UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = LOAD(x + k);
+    if (holds == FN(PAIR)) {
+        const VEC a = LOAD(x), b = LOAD(x + apart);
+        __asm__("" : : : "memory"); /* they are loaded once */
+        UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = FN(choose)(a, b, lane[k]);
+    } else if (s == 1) UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) tap[k] = LOAD(x + k);
     else {
         const VEC a = LOAD(x), b = LOAD(x + VL);
-        __asm__("" : : : "memory"); /* they are loaded once */
+        __asm__("" : : : "memory");
         tap[0] = FN(evens)(a, b);
         tap[1] = FN(odds)(a, b);
-        tap[2] = alone ? FN(later)(tap[0]) : FN(odds)(LOAD(x + 1), LOAD(x + VL + 1));
+        tap[2] = holds == FN(ROW) ? FN(later)(tap[0]) : FN(odds)(LOAD(x + 1), LOAD(x + VL + 1));
     }
     UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) {
         if (beyond >= FN(beyond_at)(k)) tap[k] = (VEC)((FN(mask))tap[k] & inside[k]);
@@ -71,49 +100,87 @@ INLINE VEC FN(row_sum)(VEC v, const VEC *tap, const VEC *w) {
     UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) v += tap[k] * w[k];
     return v;
 }
-INLINE void FN(plane_block)(const int s, const int beyond, const int alone, const conv_geometry *g, const T *x, long x_row, long oy, long rows, const FN(mask) *columns,
-                            const T *weight, long step, conv_activation act, T *y, long y_row) {
+/* A number of a plane's weight, or of a pair's, in their lanes. */
+INLINE VEC FN(plane_weight)(const int holds, const T *weight) {
+    if (holds != FN(PAIR)) return SPLAT(*weight);
+    FN(mask) second = {0};
+    for (long l = VL / 2; l < VL; l++) second[l] = -1;
+    return SELECT(FN(mask), second, SPLAT(weight[1]), SPLAT(weight[0]));
+}
+
+INLINE void FN(store_row)(const int holds, const conv_geometry *g, VEC v, int last, T *y, long apart) {
+    if (holds != FN(PAIR)) {
+        STORE(y, v);
+        return;
+    }
+    if (last) { /* what follows is not to be written again */
+        T row[VL] __attribute__((aligned(VB)));
+        STORE(row, v);
+        FN(copy)(y, row, g->ow);
+        FN(copy)(y + apart, row + VL / 2, g->ow);
+        return;
+    }
+#if HALF_VECTORS
+    *(FN(halfu) *)y = ((const FN(halfu) *)&v)[0];
+    *(FN(halfu) *)(y + apart) = ((const FN(halfu) *)&v)[1];
+#endif
+}
+
+/* x_apart, y_apart: between a pair's planes. */
+INLINE void FN(plane_block)(const int s, const int beyond, const int holds, const conv_geometry *g, const T *x, long x_row, long x_apart, long oy, long rows, const FN(plane_columns) *c,
+                            const T *weight, long step, conv_activation act, T *y, long y_row, long y_apart) {
     VEC w[FN(PLANE_TAPS)][FN(PLANE_TAPS)], tap[FN(PLANE_TAPS)];
-    UNROLL for (int k = 0; k < 9; k++) w[k / 3][k % 3] = SPLAT(weight[k * step]);
-    const VEC bias = SPLAT(weight[9 * step]), low = SPLAT(act.a), high = SPLAT(act.b);
-    const FN(mask) inside[FN(PLANE_TAPS)] = {columns[0], columns[1], columns[2]};
+    UNROLL for (int k = 0; k < 9; k++) w[k / 3][k % 3] = FN(plane_weight)(holds, weight + k * step);
+    const VEC bias = FN(plane_weight)(holds, weight + 9 * step), low = SPLAT(act.a), high = SPLAT(act.b);
+    const FN(mask) inside[FN(PLANE_TAPS)] = {c->inside[0], c->inside[1], c->inside[2]}, lane[FN(PLANE_TAPS)] = {c->lane[0], c->lane[1], c->lane[2]};
     long iy = oy * s - g->pt;
-    FN(row_taps)(s, beyond, alone, g, x, x_row, iy++, inside, tap);
+#define NEXT_TAPS FN(row_taps)(s, beyond, holds, g, x, x_row, x_apart, iy++, inside, lane, tap)
+    NEXT_TAPS;
     VEC first = FN(row_sum)(bias, tap, w[0]), second; /* sums of outputs, up to their first and second row */
     if (s == 1) {
-        FN(row_taps)(s, beyond, alone, g, x, x_row, iy++, inside, tap);
+        NEXT_TAPS;
         second = FN(row_sum)(first, tap, w[1]);
         first = FN(row_sum)(bias, tap, w[0]);
     }
     for (; rows > 0; rows--, y += y_row) {
         if (s == 2) {
-            FN(row_taps)(s, beyond, alone, g, x, x_row, iy++, inside, tap);
+            NEXT_TAPS;
             second = FN(row_sum)(first, tap, w[1]);
         }
-        FN(row_taps)(s, beyond, alone, g, x, x_row, iy++, inside, tap);
+        NEXT_TAPS;
         VEC v = FN(row_sum)(second, tap, w[2]);
         if (s == 1) second = FN(row_sum)(first, tap, w[1]);
         else v = FN(in_order)(v);
         first = FN(row_sum)(bias, tap, w[0]);
-        STORE(y, act.kind == ACT_NONE ? v : FN(vmin)(high, FN(vmax)(low, v)));
+        FN(store_row)(holds, g, act.kind == ACT_NONE ? v : FN(vmin)(high, FN(vmax)(low, v)), rows * g->ow < VL / 2, y, y_apart);
     }
+#undef NEXT_TAPS
 }
 
-#define PLANE_KERNEL(name)                                                                                                                               \
-    name(const conv_geometry *g, const T *x, long x_row, long oy, long rows, const FN(mask) *columns, const T *weight, long step, conv_activation act, T *y, \
-         long y_row)
-#define KERNEL(S, BEYOND, ALONE)                                                                                    \
-    static void PLANE_KERNEL(FN(plane_##S##_##BEYOND##_##ALONE)) {                                                  \
-        FN(plane_block)(S, FN(BEYOND), ALONE, g, x, x_row, oy, rows, columns, weight, step, act, y, y_row);         \
+#define PLANE_KERNEL(name)                                                                                                                          \
+    name(const conv_geometry *g, const T *x, long x_row, long x_apart, long oy, long rows, const FN(plane_columns) *columns, const T *weight, long step, \
+         conv_activation act, T *y, long y_row, long y_apart)
+#define KERNEL(S, BEYOND, HOLDS)                                                                                                          \
+    static void PLANE_KERNEL(FN(plane_##S##_##BEYOND##_##HOLDS)) {                                                                        \
+        FN(plane_block)(S, FN(BEYOND), FN(HOLDS), g, x, x_row, x_apart, oy, rows, columns, weight, step, act, y, y_row, y_apart);         \
     }
-#define KERNELS(S, ALONE) KERNEL(S, NO_TAP, ALONE) KERNEL(S, FIRST_TAP, ALONE) KERNEL(S, END_TAPS, ALONE) KERNEL(S, ALL_TAPS, ALONE)
-KERNELS(1, 0) KERNELS(2, 0) KERNELS(2, 1)
+#define KERNELS(S, HOLDS) KERNEL(S, NO_TAP, HOLDS) KERNEL(S, FIRST_TAP, HOLDS) KERNEL(S, END_TAPS, HOLDS) KERNEL(S, ALL_TAPS, HOLDS)
+KERNELS(1, PART) KERNELS(2, PART) KERNELS(2, ROW)
+#if VB == 64
+KERNELS(1, PAIR) KERNELS(2, PAIR)
+#endif
 #undef KERNELS
 #undef KERNEL
-/* By stride - 1, or 2 where a block is alone; by kind of taps. */
-static void PLANE_KERNEL((*const FN(plane_kernels)[3][FN(TAP_KINDS)])) = {
-#define KERNELS(S, ALONE) {FN(plane_##S##_NO_TAP_##ALONE), FN(plane_##S##_FIRST_TAP_##ALONE), FN(plane_##S##_END_TAPS_##ALONE), FN(plane_##S##_ALL_TAPS_##ALONE)}
-    KERNELS(1, 0), KERNELS(2, 0), KERNELS(2, 1)
+/* By stride - 1, what a vector holds, and kind of taps. */
+static void PLANE_KERNEL((*const FN(plane_kernels)[2][FN(HOLDINGS)][FN(TAP_KINDS)])) = {
+#define KERNELS(S, HOLDS) {FN(plane_##S##_NO_TAP_##HOLDS), FN(plane_##S##_FIRST_TAP_##HOLDS), FN(plane_##S##_END_TAPS_##HOLDS), FN(plane_##S##_ALL_TAPS_##HOLDS)}
+#if VB == 64
+#define PAIRS(S) KERNELS(S, PAIR)
+#else
+#define PAIRS(S) {0}
+#endif
+    {KERNELS(1, PART), KERNELS(1, PART), PAIRS(1)}, {KERNELS(2, PART), KERNELS(2, ROW), PAIRS(2)},
+#undef PAIRS
 #undef KERNELS
 };
 #undef PLANE_KERNEL
@@ -133,14 +200,14 @@ static void FN(plane_rows)(const FN(planes_job) *job, const FN(plane_columns) *c
     const conv_geometry *g = job->g;
     const conv_strides *s = &job->tensors->ys;
     const T *weight = (const T *)job->tensors->weight + c;
-    const int kernel = g->sw == 1 ? 0 : PAIRS_IN_ORDER && g->ow < VL ? 2 : 1;
+    const int holds = PAIRS_IN_ORDER && g->ow < VL ? FN(ROW) : FN(PART);
     for (const FN(plane_columns) *end = columns + ceil_div(g->ow, VL); columns < end; columns++) {
         const long n = MIN(VL, g->ow), at = oy * s->row + columns->x * s->pixel;
         const int direct = s->pixel == 1 && !residual && job->act.kind <= ACT_CLIP && (n == VL || free - (y + at + (rows - 1) * s->row) >= VL);
         const conv_activation act = direct ? job->act : (conv_activation){0};
         T *to = direct ? y + at : scratch;
         const long to_row = direct ? s->row : VL;
-        FN(plane_kernels)[kernel][columns->beyond](g, x + columns->from, x_row, oy, rows, columns->inside, weight, job->columns, act, to, to_row);
+        FN(plane_kernels)[g->sw - 1][holds][columns->beyond](g, x + columns->from, x_row, 0, oy, rows, columns, weight, job->columns, act, to, to_row, 0);
         if (direct) continue;
         for (long i = 0; i < rows; i++) FN(finish_row)(LOAD(scratch + i * VL), n, s, residual ? residual + at + i * s->row : NULL, job->act, y + at + i * s->row, free);
     }
@@ -182,6 +249,44 @@ static int FN(planes_task)(void *context, long index) {
             x = copy - top * x_row;
         }
         FN(plane_rows)(job, columns, x, x_row, c, oy, rows, t->residual ? (const T *)t->residual + image * t->ys.image + c * t->ys.channel : NULL, y + c * t->ys.channel, free, made);
+    }
+    return 0;
+}
+
+/* A run of pairs of an image's planes; of an odd number the last one is made twice. */
+static int FN(pairs_task)(void *context, long index) {
+    const FN(planes_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *t = job->tensors;
+    const long image = index / job->tasks, pairs = ceil_div(g->ic, 2), first = part(pairs, job->tasks, index % job->tasks), last = part(pairs, job->tasks, index % job->tasks + 1);
+    const size_t copy_bytes = (size_t)(2 * g->ih * g->iw + VL) * sizeof(T), made_bytes = (size_t)(g->oh * VL + VL) * sizeof(T);
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(copy_bytes) + aligned_size(made_bytes))};
+    if (!s.next) return OUT_OF_MEMORY;
+    T *copy = take(&s, copy_bytes), *made = take(&s, made_bytes);
+    FN(plane_columns) columns;
+    FN(make_pair)(g, &columns);
+    const int dense = t->ys.row == g->ow && t->ys.channel == g->oh * g->ow && t->ys.pixel == 1, direct = dense && !t->residual && job->act.kind <= ACT_CLIP;
+    for (long i = first; i < last; i++) {
+        const long c = MIN(2 * i, g->ic - 2), at = image * t->ys.image + c * t->ys.channel;
+        const T *x = (const T *)t->x + image * t->xs.image + c * t->xs.channel, *weight = (const T *)t->weight + c;
+        long x_row = t->xs.row, apart = t->xs.channel;
+        if (t->xs.pixel != 1 || (const T *)t->x_end - (x + apart + (g->ih - 1) * x_row) < VL) { /* vectors would read past the end of x */
+            for (long y = 0; y < 2 * g->ih; y++)
+                for (long ix = 0; ix < g->iw; ix++) copy[y * g->iw + ix] = x[y / g->ih * apart + y % g->ih * x_row + ix * t->xs.pixel];
+            x = copy;
+            x_row = g->iw;
+            apart = g->ih * g->iw;
+        }
+        T *y = (T *)t->y + at;
+        if (direct) {
+            FN(plane_kernels)[g->sw - 1][FN(PAIR)][columns.beyond](g, x, x_row, apart, 0, g->oh, &columns, weight, job->columns, job->act, y, g->ow, g->oh * g->ow);
+            continue;
+        }
+        FN(plane_kernels)[g->sw - 1][FN(PAIR)][columns.beyond](g, x, x_row, apart, 0, g->oh, &columns, weight, job->columns, (conv_activation){0}, made, VL / 2, g->oh * (VL / 2));
+        for (long r = 0; r < 2 * g->oh; r++) {
+            const long row = r / g->oh * t->ys.channel + r % g->oh * t->ys.row;
+            FN(finish_row)(LOAD(made + r * (VL / 2)), g->ow, &t->ys, t->residual ? (const T *)t->residual + at + row : NULL, job->act, y + row, y + row);
+        }
     }
     return 0;
 }
