@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from cpuconv import arguments
@@ -29,7 +29,15 @@ class Options:
     @staticmethod
     def parse(stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, padding_mode: Any = "zeros", *, rank: int = 2) -> Options:
         given = (stride, padding, dilation, groups, layout, padding_mode, rank)
-        return _parsed_before(*given) if all(map(_plain, given)) else _parsed(*given)
+        try:
+            key = marshal.dumps(given, 2)  # with the types: True == 1 == 1.0, but only the middle one is a stride
+        except ValueError:
+            return _parsed(*given)
+        if (options := _parsed_before.get(key)) is None:
+            if len(_parsed_before) >= MOST_PARSED:
+                _parsed_before.clear()
+            options = _parsed_before[key] = _parsed(*given)
+        return options
 
     @property
     def layout_name(self) -> str:
@@ -235,12 +243,8 @@ def _parsed(stride: Any, padding: Any, dilation: Any, groups: Any, layout: Any, 
     )  # fmt: skip
 
 
-_parsed_before = lru_cache(maxsize=256)(_parsed)  # one-shot calls come with the same options again and again
-
-
-def _plain(value: Any) -> bool:
-    """Whether a value is equal to none of another type: True == 1 == 1.0, but only the middle one is a stride."""
-    return type(value) in (int, str) or (type(value) is tuple and all(map(_plain, value)))
+MOST_PARSED = 256
+_parsed_before: dict[bytes, Options] = {}  # one-shot calls come with the same options again and again
 
 
 def _groups(value: Any) -> int:

@@ -184,7 +184,7 @@ class Problem:
     def x_shape(self) -> tuple[int, ...]:
         return self._shape(self.ic, (a.size for a in self.axes))
 
-    @property
+    @cached_property
     def weight_shape(self) -> tuple[int, ...]:
         kernel = tuple(a.kernel for a in self.axes)
         return (self.oc, self.icg, *kernel) if self.layout == "nchw" else (*kernel, self.icg, self.oc)

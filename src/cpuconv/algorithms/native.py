@@ -120,7 +120,7 @@ class NativePlan:
     def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
         p, dtype = self.problem, NUMPY_DTYPES[self.problem.dtype]
         values = np.zeros(p.oc, dtype) if bias is None else bias
-        if self.padded_bias:
+        if self.padded_bias > p.ocg:
             padded = np.zeros((p.groups, self.padded_bias), dtype)
             padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
             values = padded
