@@ -75,6 +75,24 @@ def test_what_is_equal_to_a_right_argument_is_not_taken_for_it():
             conv2d(x, weight, bias, **({"stride": 1, "padding": 1, "workspace_limit": 1 << 20, "accuracy": 1.0} | wrong))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("layout", "size", "kernel", "ic", "oc"), [("NHWC", 7, 3, 64, 140), ("NHWC", 16, 1, 600, 72), ("NHWC", 9, 3, 10, 8), ("NCHW", 5, 1, 700, 150)]
+)
+def test_a_weight_that_is_not_packed_gives_the_same_bits(layout, size, kernel, ic, oc, groups, threads):
+    shapes = (2, ic, size, size), (oc, ic // groups, kernel, kernel)
+    x, weight = (RNG.standard_normal(shape).astype(np.float32) for shape in shapes)
+    if layout == "NHWC":
+        x, weight = x.transpose(0, 2, 3, 1), weight.transpose(2, 3, 1, 0)
+    with cpuconv.threads(threads):
+        packed, unpacked = (
+            conv2d(x, weight, stride=1, padding=kernel // 2, groups=groups, layout=layout, algorithm=algorithm)
+            for algorithm in ("implicit_gemm", "unpacked_gemm")
+        )
+    np.testing.assert_array_equal(unpacked, packed)
+
+
 def test_wrong_arrays_after_it_are_refused():
     x, weight, bias = arrays()
     out = conv2d(x, weight, bias)
