@@ -327,18 +327,23 @@ static int FN(strip_task)(void *context, long index) {
     T *strip = take(&s, in_bytes), *out = (T *)take(&s, out_bytes) - first.column * pixels;
     const T *x = (const T *)in->x + p.image * in->xs.image + top * in->xs.row, *bias = (const T *)in->bias + p.group * FN(padded)(ocg);
     const conv_activation none = {ACT_NONE, 0, 0};
+    const int far = g->oc * g->kh * g->kw * icg * (long)sizeof(T) > FAR;
     for (long c = 0; c < icg; c += some) {
         const long channels = MIN(some, icg - c);
         FN(band_to_pixels)(x + (p.group * icg + c) * in->xs.channel, &in->xs, channels, rows, g->iw, in->x_end, strip, channels);
-        for (long i = 0; i < count; i++) {
-            FN(gemm_view) view = {.x = strip - top * g->iw * channels, .x_row = g->iw * channels, .x_pixel = channels, .c0 = c, .c1 = c + channels, .y_column = pixels};
-            pixel_block block = blocks[i];
-            view.x += oy0 * g->sh * view.x_row; /* output rows are counted from the band's first */
-            block.rect.oy0 -= oy0;
-            block.rect.oy1 -= oy0;
-            view.y = out;
-            view.z = c ? out : NULL;
-            FN(pixel_rows)(job, &block, &view, p.group, p.first, p.last, c ? NULL : bias, none, s);
+        /* all blocks pass a panel before the next one, which comes from beyond L2 but once */
+        for (long j = p.first, next; j < p.last; j = next) {
+            next = far ? j + 1 : p.last;
+            for (long i = 0; i < count; i++) {
+                FN(gemm_view) view = {.x = strip - top * g->iw * channels, .x_row = g->iw * channels, .x_pixel = channels, .c0 = c, .c1 = c + channels, .y_column = pixels};
+                pixel_block block = blocks[i];
+                view.x += oy0 * g->sh * view.x_row; /* output rows are counted from the band's first */
+                block.rect.oy0 -= oy0;
+                block.rect.oy1 -= oy0;
+                view.y = out;
+                view.z = c ? out : NULL;
+                FN(pixel_rows)(job, &block, &view, p.group, j, next, c ? NULL : bias, none, s);
+            }
         }
     }
     free(blocks);
