@@ -302,6 +302,9 @@ static int FN(nhwc_task)(void *context, long index) {
     return 0;
 }
 
+/* From one pixel of a strip to the next: were it 2^n bytes, the 16 that a transpose writes would meet in few sets of L1. */
+INLINE long FN(strip_pixel)(long channels) { return channels * (long)sizeof(T) % 1024 ? channels : channels + VL; }
+
 /* NCHW: a band of output rows. Its input rows become a channel-last strip, some channels at a time where there are many; the output
    gathers in a channel-last strip, panel by panel, and returns to planes at the end. */
 static int FN(strip_task)(void *context, long index) {
@@ -314,7 +317,7 @@ static int FN(strip_task)(void *context, long index) {
     const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1), pixels = (oy1 - oy0) * g->ow;
     const long top = MIN(g->ih, MAX(0, oy0 * g->sh - g->pt)), rows = MAX(0, MIN(g->ih, (oy1 - 1) * g->sh - g->pt + (g->kh - 1) * g->dh + 1) - top);
     const FN(panel) first = FN(panel_at)(ocg, p.first), final = FN(panel_at)(ocg, p.last - 1);
-    const size_t in_bytes = (size_t)(rows * g->iw * some + VL) * sizeof(T);
+    const size_t in_bytes = (size_t)(rows * g->iw * FN(strip_pixel)(some) + VL) * sizeof(T);
     const size_t out_bytes = (size_t)(pixels * (final.column + final.nr - first.column) + VL) * sizeof(T);
     const size_t rest = FN(pixel_rows_scratch)(g, MIN(PIXEL_BLOCK, pixels)) + FN(piece_scratch)(job->blocking);
     scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + aligned_size(out_bytes) + rest)};
@@ -329,13 +332,13 @@ static int FN(strip_task)(void *context, long index) {
     const conv_activation none = {ACT_NONE, 0, 0};
     const int far = g->oc * g->kh * g->kw * icg * (long)sizeof(T) > FAR;
     for (long c = 0; c < icg; c += some) {
-        const long channels = MIN(some, icg - c);
-        FN(band_to_pixels)(x + (p.group * icg + c) * in->xs.channel, &in->xs, channels, rows, g->iw, in->x_end, strip, channels);
+        const long channels = MIN(some, icg - c), pixel = FN(strip_pixel)(channels);
+        FN(band_to_pixels)(x + (p.group * icg + c) * in->xs.channel, &in->xs, channels, rows, g->iw, in->x_end, strip, pixel);
         /* all blocks pass a panel before the next one, which comes from beyond L2 but once */
         for (long j = p.first, next; j < p.last; j = next) {
             next = far ? j + 1 : p.last;
             for (long i = 0; i < count; i++) {
-                FN(gemm_view) view = {.x = strip - top * g->iw * channels, .x_row = g->iw * channels, .x_pixel = channels, .c0 = c, .c1 = c + channels, .y_column = pixels};
+                FN(gemm_view) view = {.x = strip - top * g->iw * pixel, .x_row = g->iw * pixel, .x_pixel = pixel, .c0 = c, .c1 = c + channels, .y_column = pixels};
                 pixel_block block = blocks[i];
                 view.x += oy0 * g->sh * view.x_row; /* output rows are counted from the band's first */
                 block.rect.oy0 -= oy0;
