@@ -30,7 +30,7 @@ def valid_tap_share(p: Problem) -> float:
     return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
 
 
-FAR = 1 << 20  # bytes of a weight that does not stay in L2: it comes from there faster in panels
+FAR = 1 << 20  # bytes of a weight that does not stay in L2
 PIXELS = 192  # output pixels of a block, at least, where they are rows of the product
 
 
@@ -52,9 +52,9 @@ class ImplicitGemm:
         return rest if p.kh * p.kw == 1 and inside and p.icg % vl == 0 and rest <= few else 0
 
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
-        pixels, rest = p.oh * p.ow, p.oh * p.ow - self._few_pixels(p, cpu)
-        filling = pixels if p.ocg * p.k * p.itemsize > FAR else rest
-        full = rest == 0 or 16 * core.packed_columns(cpu.isa, p.dtype, filling) <= 17 * filling  # pixels in vectors must fill them
+        rest = p.oh * p.ow - self._few_pixels(p, cpu)
+        near = p.ocg * p.k * p.itemsize <= FAR
+        full = rest == 0 or (near and 16 * core.packed_columns(cpu.isa, p.dtype, rest) <= 17 * rest)  # pixels in vectors must fill them
         return p.layout == "nchw" and ((p.kh * p.kw == 1 and full) or p.ocg <= cpu.vector_length(p.dtype) // 2)
 
     def _few_outputs(self, p: Problem, cpu: Cpu) -> bool:

@@ -17,8 +17,8 @@ INLINE long FN(few_pixels)(const conv_geometry *g) {
 /* Whether an NCHW image is computed by channel rows. */
 INLINE int FN(channel_rows)(const conv_geometry *g) {
     const long ocg = g->oc / g->groups, k = g->kh * g->kw * (g->ic / g->groups), pixels = g->oh * g->ow, rest = pixels - FN(few_pixels)(g);
-    const long filling = ocg * k * (long)sizeof(T) > FAR ? pixels : rest; /* a weight from beyond L2 comes faster in panels */
-    const int full = rest == 0 || 16 * FN(padded)(filling) <= 17 * filling;
+    const int far = ocg * k * (long)sizeof(T) > FAR; /* a weight that each panel of pixels would read from beyond L2 */
+    const int full = rest == 0 || (!far && 16 * FN(padded)(rest) <= 17 * rest);
     return !g->nhwc && ((g->kh * g->kw == 1 && full) || ocg <= VL / 2);
 }
 
