@@ -385,7 +385,7 @@ static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocki
     job.far = g->nhwc && job.count > 1 && weight > FAR && image < FAR;
     if (job.far) job.split = parts;
     else if (threads > 1) { /* enough tasks of one size for all threads to end together; NCHW arranges its pixels anew for each part */
-        const long tasks = MAX(1, job.count * g->groups * g->n), wanted = ceil_div((g->nhwc ? 6 : channels ? 1 : 2) * threads, tasks);
+        const long tasks = MAX(1, job.count * g->groups * g->n), wanted = ceil_div((g->nhwc ? 6 : 1) * threads, tasks);
         job.split = tasks == 1 ? MIN(parts, wanted) : ceil_div(parts, MAX(1, parts / wanted));
     }
     const int status = pool_run(g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
