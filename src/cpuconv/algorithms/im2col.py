@@ -59,7 +59,7 @@ class Im2col:
         pointwise = p.kh == p.kw == 1 and p.stride == (1, 1) and not any(p.padding)
         pixels = p.n * p.oh * p.ow
         # OpenBLAS packs both operands and loses on small ones; a call costs about a microsecond
-        efficiency = 0.85 * min(1.0, p.ocg / 64 + 0.1) * min(1.0, p.k / 64 + 0.1) * min(1.0, block / 64)
+        efficiency = 0.8 * min(1.0, p.ocg / 64 + 0.1) * min(1.0, p.k / 64 + 0.1) * min(1.0, block / 64)
         calls = math.ceil(pixels / block) * p.groups
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) + p.oc * p.k) * p.itemsize
         weight = p.ocg * p.k * p.itemsize  # each call packs it
