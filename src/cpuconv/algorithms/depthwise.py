@@ -30,7 +30,7 @@ class Depthwise:
 
     def _narrow(self, p: Problem, vl: int) -> bool:
         """Whether a vector holds rows of two planes."""
-        return vl * p.itemsize == 64 and 2 * p.ow <= vl and p.iw <= vl and p.ic > 1
+        return vl * p.itemsize == 64 and 2 * p.ow <= vl and p.iw <= vl and p.ih <= 4 * vl and p.ic > 1
 
     def _row(self, p: Problem, vl: int) -> int:
         """Bytes of an output row and its input that stay in cache together: of all channels, of a strip or of one plane."""
@@ -61,6 +61,7 @@ class Depthwise:
         if self._planes(p, vl):
             blocks = 0.5 if self._narrow(p, vl) else -(-p.ow // vl)
             cycles = p.n * p.ic * p.oh * blocks * (9 / rates.fma_per_cycle + (3 if sh == 1 else 13))
+            in_rows *= 2 if self._narrow(p, vl) else 1
             workspace = (in_rows * (p.iw + 2) + 3 * vl) * p.itemsize + (p.oh + 4 * -(-p.ow // vl)) * vl * p.itemsize
         else:
             outputs = p.n * p.oh * p.ow * vectors

@@ -6,8 +6,9 @@ enum { FN(PLANE_TAPS) = 3 };
 /* What a vector holds: VL pixels of a wider row, a whole row with a lane to spare, or rows of two planes, each in half of it. */
 enum { FN(PART), FN(ROW), FN(PAIR), FN(HOLDINGS) };
 
-/* Whether rows of two planes fit in a vector, and an input row of each in one of its own. With AVX-512: in narrower vectors they are not few. */
-INLINE int FN(narrow)(const conv_geometry *g) { return VB == 64 && 2 * g->ow <= VL && g->iw <= VL && g->ic > 1; }
+/* Whether rows of two planes fit in a vector, and an input row of each in one of its own; whole planes are made, so they are to be short. Only AVX-512
+   has vectors that such rows leave half empty. */
+INLINE int FN(narrow)(const conv_geometry *g) { return VB == 64 && 2 * g->ow <= VL && g->iw <= VL && g->ih <= 4 * VL && g->ic > 1; }
 
 typedef struct {
     const conv_geometry *g;
