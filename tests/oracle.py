@@ -127,13 +127,17 @@ def conv2d(problem: Problem, arrays: Arrays, **options) -> np.ndarray:
     )  # fmt: skip
 
 
+ONCE = ("reference", "unpacked_gemm")
+"""Tested on one CPU: what depends on the ISA they have not, or share with implicit_gemm."""
+
+
 def cases(problems, cpus=CPUS, plain: bool | None = None):
     """(algorithm, problem, cpu) for every algorithm that does the problem there: the parameters of a contract test."""
     return [
         (algorithm, problem, cpu)
         for algorithm in ALGORITHMS
         for problem in problems
-        for cpu in (cpus if algorithm.name != "reference" else cpus[-1:])
+        for cpu in (cpus if algorithm.name not in ONCE else cpus[-1:])
         if (plain is None or algorithm.plain == plain) and algorithm.supports(problem, cpu) is None
     ]
 
