@@ -174,8 +174,9 @@ def _copies(p: Problem) -> float:
 
     def runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int]]:
         """Of outputs along an axis that have the same taps inside the image: their number, and that of the taps."""
-        inside = [tuple(0 <= o * stride - pad + t * dilation < size for t in range(taps)) for o in range(out)]
-        return [(len(list(run)), sum(taps)) for taps, run in groupby(inside)]
+        starts = range(-pad, out * stride - pad, stride)
+        inside = ((max(0, -(start // dilation)), min(taps, (size - start - 1) // dilation + 1)) for start in starts)  # first, and past the last
+        return [(len(list(run)), max(0, last - first)) for (first, last), run in groupby(inside)]
 
     top, _, left, _ = p.padding
     rows = runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)

@@ -87,7 +87,7 @@ def near_sum(k: int, columns: int, itemsize: int, cpu: Cpu) -> int | None:
 
     It is for AVX-512, whose tiles read more of a panel for each multiply-add than L2 gives beside the rest: on an Intel Xeon it is worth 2 to 10 %.
     """
-    rows = cpu.l1 * 2 // 3 // (columns * itemsize)
+    rows = min(256, cpu.l1 * 2 // 3 // (columns * itemsize))  # longer sums would err more
     return math.ceil(k / max(1, k // rows)) if cpu.isa_row.vector_bytes == 64 and rows >= LONG_SUM else None
 
 
