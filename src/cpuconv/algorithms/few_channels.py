@@ -1,7 +1,8 @@
 """`few_channels`: few input channels in all or in each group, where a product over channels has little to sum and much to copy.
 
-NCHW, and NHWC of a few channels, such as pictures: pixels in vectors; taps are shifts of rows that are copied once, each channel apart
-(`shifted_rows.h`). NHWC, grouped: output channels of whole groups in vectors, lanes of input channels permuted to meet them (`grouped_lanes.h`).
+NCHW, and NHWC of a few channels, such as pictures: pixels in vectors; taps are shifts of rows that are copied once, each channel apart, or
+lie so in the image (`shifted_rows.h`). NHWC, grouped: output channels of whole groups in vectors, lanes of input channels permuted to meet
+them (`grouped_lanes.h`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ class FewChannels:
         needed = p.ow + (p.kw - 1) * p.dilation[1] // step
         return max(p.ow, needed - max(0, left) // step, min((p.iw - 1 + left) // step + 1, needed))
 
+    def _written_in_place(self, p: Problem, cpu: Cpu) -> bool:
+        simple = p.epilogue.activation is None or p.epilogue.activation.name == "clip"
+        return p.layout == "nchw" and p.ow % cpu.vector_length(p.dtype) == 0 and simple and not p.epilogue.residual
+
+    def _copied(self, p: Problem, cpu: Cpu) -> bool:
+        """Whether the input is: it is not where the rows of the output are whole vectors, and need neither padding nor phases of the input."""
+        return not self._written_in_place(p, cpu) or any(p.padding) or p.stride != (1, 1)
+
     def _phases(self, p: Problem) -> tuple[int, int]:
         """Rows and columns of phases in that copy."""
         down, across = (min(s, (k - 1) * d + 1) for s, k, d in zip(p.stride, (p.kh, p.kw), p.dilation, strict=True))
@@ -72,7 +81,7 @@ class FewChannels:
         down, across = self._phases(p)
         pitch, rows = self._pitch(p), self.blocking(p, cpu).block
         pixel = 1 if p.layout == "nchw" else p.oc  # from one to the next
-        in_place = p.ow % vl == 0 and not p.epilogue.residual and pixel == 1
+        in_place, copied = self._written_in_place(p, cpu), self._copied(p, cpu)
         columns = p.ow if in_place else pitch
         width = -(-p.ow // vl)
         band = rows + (p.kh - 1) * p.dilation[0] // p.stride[0]  # rows of a phase
@@ -80,13 +89,15 @@ class FewChannels:
         run = 24 * vl + 2 * columns
         cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
         apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
-        cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)  # the copy
+        if copied:
+            cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)
         lines = p.icg * p.kh * across  # rows of the copy that a tile reads: each from L2 if L1 does not hold them
         if vl * p.itemsize < 64 and lines * 24 * vl * p.itemsize > 1.5 * cpu.l1:  # measured with AVX2 only; wider tiles do more with a line
             cycles += -(-p.oc // 6) * p.oh * columns / (2 * vl) * 1.5 * lines * 64 / cpu.rates.l2 * cpu.ghz
         if not in_place:
             cycles += p.oc * p.oh * (2 + (6 if pixel < 5 else 1.2 * vl) * width)
-        return p.n * cycles, (self._together(p) * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
+        elements = self._together(p) * down * across * (band * pitch + 2 * vl) if copied else 0
+        return p.n * cycles, (elements + (0 if in_place else 8 * run)) * p.itemsize + 8 * p.k
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle

@@ -26,27 +26,20 @@ static void FN(pack_planes)(const T *from, long row, long rows, int nv, T *to, l
 }
 
 /* Bytes of scratch that last_pixels takes. */
-INLINE size_t FN(last_pixels_scratch)(long rows, long k) {
-    return 2 * aligned_size((size_t)rows * sizeof(long)) + (size_t)(VL + 1) * aligned_size((size_t)k * sizeof(T));
-}
+INLINE size_t FN(last_pixels_scratch)(long k) { return (size_t)(VL + 1) * aligned_size((size_t)k * sizeof(T)); }
 
 /* Channel rows of 1x1: the few last pixels of a plane, from p on, of the image x; t: the weight, and where the first one's results go. */
 static void FN(last_pixels)(const conv_geometry *g, const conv_strides *xs, FN(tile) t, const T *x, long p, long rows, long k, long c_row, conv_activation act, scratch s) {
-    long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
     T *column = take(&s, (size_t)k * sizeof(T)), *copy = take(&s, 0);
-    for (long i = 0; i < rows; i++) {
-        aoff[i] = i * k;
-        coff[i] = i * c_row;
-    }
     const segment all = {0, 0, k};
+    t.a_step = k;
+    t.c_step = c_row;
     t.segments = &all;
     t.count = 1;
     t.b = column;
     for (; p < g->oh * g->ow; p++) {
         const T *pixel = x + p / g->ow * g->sh * xs->row + p % g->ow * g->sw * xs->pixel;
         for (long c = 0; c < k; c++) column[c] = pixel[c * xs->channel];
-        t.coff = coff;
-        t.aoff = aoff;
         FN(dot_rows)(&t, rows, k, act, copy);
         t.c++;
         if (t.z) t.z++;
@@ -72,7 +65,7 @@ static int FN(channel_task)(void *context, long index) {
     const long c_row = gaps ? pixels : in->ys.channel;
     const size_t b_bytes = (size_t)(kc * FN(padded)(pixels)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
     const size_t c_bytes = gaps ? (size_t)(rows * pixels) * sizeof(T) : 0;
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(run_bytes) + aligned_size(c_bytes) + FN(last_pixels_scratch)(rows, k))};
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(run_bytes) + aligned_size(c_bytes) + FN(last_pixels_scratch)(k))};
     if (!s.next) return OUT_OF_MEMORY;
     T *b = take(&s, b_bytes);
     FN(run) *runs = take(&s, run_bytes);

@@ -22,15 +22,19 @@ INLINE VEC FN(lane_sums)(VEC *v) {
 }
 #undef HALVE
 
-/* Rows at t->aoff times one column, k numbers at t->b, to numbers at t->coff. Rows that are not evenly spaced are copied. */
+INLINE long FN(row_at)(const long *offsets, long i, long step) { return offsets ? offsets[i] : i * step; }
+
+/* Rows at t->aoff, or evenly a_step apart, times one column, k numbers at t->b, to numbers at t->coff, or c_step apart. Rows that are not evenly spaced
+   are copied. */
 IN_MEMORY static void FN(dot_rows)(const FN(tile) *t, long rows, long k, conv_activation act, T *copy) {
     for (long row = 0; row < rows; row += VL) {
-        const long *aoff = t->aoff + row, *coff = t->coff + row, some = MIN(VL, rows - row), apart = aoff[some > 1] - aoff[0];
-        const int even = some == VL && aoff[VL - 1] - aoff[0] == (VL - 1) * apart;
+        const long some = MIN(VL, rows - row), at = FN(row_at)(t->aoff, row, t->a_step), apart = FN(row_at)(t->aoff, row + (some > 1), t->a_step) - at;
+        const int even = some == VL && FN(row_at)(t->aoff, row + VL - 1, t->a_step) - at == (VL - 1) * apart;
         for (long i = 0; !even && i < some; i++)
-            for (long j = 0; j < t->count; j++) FN(copy)(copy + i * k + t->segments[j].b, t->a + aoff[i] + t->segments[j].a, t->segments[j].length);
-        const long step = even ? apart : k;
-        const T *first = even ? t->a + aoff[0] : copy;
+            for (long j = 0; j < t->count; j++)
+                FN(copy)(copy + i * k + t->segments[j].b, t->a + FN(row_at)(t->aoff, row + i, t->a_step) + t->segments[j].a, t->segments[j].length);
+        const long step = even ? apart : k, to = FN(row_at)(t->coff, row, t->c_step);
+        const T *first = even ? t->a + at : copy;
         const segment *run = t->segments;
         VEC acc[VL];
         UNROLL for (int i = 0; i < VL; i++) acc[i] = (VEC){0};
@@ -50,12 +54,12 @@ IN_MEMORY static void FN(dot_rows)(const FN(tile) *t, long rows, long k, conv_ac
         else y += some == VL ? LOAD(t->bias_m + row) : FN(load_part)(t->bias_m + row, some);
         if (t->z) {
             T z[VL] = {0};
-            for (long i = 0; i < some; i++) z[i] = t->z[coff[i]];
+            for (long i = 0; i < some; i++) z[i] = t->z[FN(row_at)(t->coff, row + i, t->c_step)];
             y += LOAD(z);
         }
         y = FN(activated)(act, y);
-        if (some == VL && coff[VL - 1] - coff[0] == VL - 1) STORE(t->c + coff[0], y);
+        if (some == VL && FN(row_at)(t->coff, row + VL - 1, t->c_step) - to == VL - 1) STORE(t->c + to, y);
         else
-            for (long i = 0; i < some; i++) t->c[coff[i]] = y[i];
+            for (long i = 0; i < some; i++) t->c[FN(row_at)(t->coff, row + i, t->c_step)] = y[i];
     }
 }

@@ -161,6 +161,12 @@ INLINE void FN(pixel_offsets)(const tap_rect *r, long x0, long pixels, long row,
         for (const long end = MIN(pixels, i + r->ox1 - x); i < end; i++, x++) to[i] = y * row + (x - x0) * pixel;
 }
 
+/* Whether a row of pixels begins as far from the end of the one before as pixels are from each other, in a block of `rows` that begins in column x0. */
+INLINE int FN(even_pixels)(const conv_geometry *g, const tap_rect *r, const FN(gemm_view) *view, long x0, long rows) {
+    const long width = r->ox1 - r->ox0;
+    return x0 + rows <= r->ox1 || (g->sh * view->x_row == width * g->sw * view->x_pixel && (view->y_pixel ? view->y_row == width * view->y_pixel : g->ow == width));
+}
+
 /* The taps of a rectangle as segments, those that are contiguous as one; returns their number. */
 INLINE long FN(tap_segments_of)(const conv_geometry *g, const tap_rect *r, const FN(gemm_view) *view, segment *list) {
     const long icg = g->ic / g->groups, channels = view->c1 - view->c0;
@@ -199,8 +205,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const tap_rect *r = &block->rect;
     const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0, y0 = r->oy0 + block->p0 / width, x0 = r->ox0 + block->p0 % width;
     const long x_row = g->sh * view->x_row, x_pixel = g->sw * view->x_pixel;
-    /* where a row of pixels begins as far from the end of the one before as pixels are from each other */
-    const int even = x0 + rows <= r->ox1 || (x_row == width * x_pixel && (view->y_pixel ? view->y_row == width * view->y_pixel : g->ow == width));
+    const int even = FN(even_pixels)(g, r, view, x0, rows);
     long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
     segment *all = take(&s, (size_t)(taps + 1) * sizeof(segment)), *piece = take(&s, (size_t)(taps + 1) * sizeof(segment));
 
@@ -270,15 +275,19 @@ static void FN(dot_pixels)(const FN(gemm_job) *job, const pixel_block *block, co
     long *aoff = take(&s, (size_t)rows * sizeof(long)), *coff = take(&s, (size_t)rows * sizeof(long));
     T *copy = take(&s, (size_t)(VL * k) * sizeof(T));
     segment *taps = take(&s, (size_t)(g->kh * g->kw + 1) * sizeof(segment));
-    FN(pixel_offsets)(r, x0, rows, g->sh * view->x_row, g->sw * view->x_pixel, aoff);
-    FN(pixel_offsets)(r, x0, rows, view->y_row, view->y_pixel, coff);
+    const int even = FN(even_pixels)(g, r, view, x0, rows);
+    if (!even) {
+        FN(pixel_offsets)(r, x0, rows, g->sh * view->x_row, g->sw * view->x_pixel, aoff);
+        FN(pixel_offsets)(r, x0, rows, view->y_row, view->y_pixel, coff);
+    }
     const long at = y0 * view->y_row + x0 * view->y_pixel;
     for (long o = 0; o < ocg; o++) {
         const FN(tile) t = {
-            .a = view->x + (y0 * g->sh - g->pt) * view->x_row + (x0 * g->sw - g->pl) * view->x_pixel, .aoff = aoff,
+            .a = view->x + (y0 * g->sh - g->pt) * view->x_row + (x0 * g->sw - g->pl) * view->x_pixel,
+            .aoff = even ? NULL : aoff, .coff = even ? NULL : coff, .a_step = g->sw * view->x_pixel, .c_step = view->y_pixel,
             .b = (const T *)job->tensors->weight + (group * ocg + o) * k, .bias_n = (const T *)job->tensors->bias + group * ocg + o,
             .segments = taps, .count = FN(tap_segments_of)(g, r, view, taps),
-            .c = view->y + at + o, .z = view->z ? view->z + at + o : NULL, .coff = coff,
+            .c = view->y + at + o, .z = view->z ? view->z + at + o : NULL,
         };
         FN(dot_rows)(&t, rows, k, job->act, copy);
     }

@@ -1,7 +1,8 @@
 /* Few input channels (of a group) in NCHW, or few channels of either kind in NHWC, which are parted and joined again. Vectors hold output pixels, the
    rows of a tile are output channels. A band of the input is copied once, padded, and with the rows and columns of each residue of the stride (a phase)
    apart. A tap then lies at one distance from all output pixels, so vectors of it are loaded as they lie there. Pixels of several narrow rows form one
-   run, in which only the columns of padding between rows are wasted; the results go to their places from a copy. Wide rows are written in place. */
+   run, in which only the columns of padding between rows are wasted; the results go to their places from a copy. Wide rows are written in place, and
+   where they need neither padding nor phases, read in place. */
 enum { FN(SHIFTED_HEIGHT) = NV_MAX == 4 ? 8 : 6, FN(SHIFTED_WIDTH) = NV_MAX == 4 ? 3 : 2, FN(SHIFTED_RUN) = 24 };
 
 typedef struct {
@@ -11,9 +12,9 @@ typedef struct {
     long bands, groups; /* groups of a task: all, where they share cache lines */
 } FN(shifted_job);
 
-/* Of the copy: rows of a phase; elements between its rows and between its phases; rows and columns of phases. Channels follow each other. */
+/* Of the copy: rows of a phase; elements between its rows, phases and channels; rows and columns of phases. */
 typedef struct {
-    long rows, pitch, phase, down, across;
+    long rows, pitch, phase, channel, down, across;
 } FN(shifted_copy);
 
 /* Zeros that begin every row of the copy; they serve the row above as padding at its end. */
@@ -24,7 +25,14 @@ INLINE FN(shifted_copy) FN(shifted_copy_of)(const conv_geometry *g, long rows) {
     const long needed = g->ow + (g->kw - 1) * g->dw / g->sw, data = (g->iw - 1 + g->pl) / g->sw + 1;
     const long pitch = MAX(g->ow, MAX(needed - FN(shifted_lead)(g), MIN(data, needed)));
     const long all = rows + (g->kh - 1) * g->dh / g->sh, gap = FN(shifted_lead)(g) + VL; /* the gap is zero, too, and lets vectors end late */
-    return (FN(shifted_copy)){all, pitch, all * pitch + gap, MIN(g->sh, (g->kh - 1) * g->dh + 1), MIN(g->sw, (g->kw - 1) * g->dw + 1)};
+    const long phase = all * pitch + gap, down = MIN(g->sh, (g->kh - 1) * g->dh + 1), across = MIN(g->sw, (g->kw - 1) * g->dw + 1);
+    return (FN(shifted_copy)){all, pitch, phase, down * across * phase, down, across};
+}
+
+/* Whether the image itself has the form of the copy: no tap falls on padding, and no stride parts the pixels. */
+INLINE int FN(shifted_in_place)(const conv_geometry *g, const conv_strides *xs) {
+    const int inside = !g->pt && !g->pl && g->oh + (g->kh - 1) * g->dh <= g->ih && g->ow + (g->kw - 1) * g->dw <= g->iw;
+    return inside && g->sh == 1 && g->sw == 1 && xs->pixel == 1;
 }
 
 /* Vectors of zeros and of n elements, a step apart, that stay below `end`. What they write too much is written again later. */
@@ -173,27 +181,27 @@ static int FN(shifted_task)(void *context, long index) {
     const long band = index % job->bands, parts = g->groups / job->groups, group0 = index / job->bands % parts * job->groups, image = index / (job->bands * parts);
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, k = icg * g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
     const long oy0 = part(g->oh, job->bands, band), rows = part(g->oh, job->bands, band + 1) - oy0;
-    const FN(shifted_copy) copy = FN(shifted_copy_of)(g, rows);
-    const int simple = FN(shifted_simple)(job), in_place = simple && in->ys.pixel == 1 && g->ow % VL == 0;
-    const long channel = copy.down * copy.across * copy.phase, runs = in_place ? rows : MIN(rows, ceil_div(rows * copy.pitch, FN(SHIFTED_RUN) * VL)), together = ceil_div(rows, runs);
+    const int simple = FN(shifted_simple)(job), in_place = simple && in->ys.pixel == 1 && g->ow % VL == 0, copied = !in_place || !FN(shifted_in_place)(g, &in->xs);
+    const FN(shifted_copy) copy = copied ? FN(shifted_copy_of)(g, rows) : (FN(shifted_copy)){.pitch = in->xs.row, .channel = in->xs.channel, .across = 1};
+    const long runs = in_place ? rows : MIN(rows, ceil_div(rows * copy.pitch, FN(SHIFTED_RUN) * VL)), together = ceil_div(rows, runs);
     const long c_row = ceil_div(together * copy.pitch, VL) * VL + VL;
     const long c_rows = in_place ? 0 : g->nhwc ? g->oc : FN(SHIFTED_HEIGHT);
-    const size_t b_bytes = (size_t)(job->groups * icg * channel) * sizeof(T), c_bytes = (size_t)(c_row * c_rows) * sizeof(T);
+    const size_t b_bytes = copied ? (size_t)(job->groups * icg * copy.channel) * sizeof(T) : 0, c_bytes = (size_t)(c_row * c_rows) * sizeof(T);
     const size_t span_bytes = (size_t)copy.across * sizeof(FN(shifted_span)), tap_bytes = (size_t)k * sizeof(long);
     scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(c_bytes) + aligned_size(span_bytes) + tap_bytes)};
     if (!s.next) return OUT_OF_MEMORY;
-    T *b = take(&s, b_bytes), *c = take(&s, c_bytes);
+    T *filled = take(&s, b_bytes), *c = take(&s, c_bytes);
     FN(shifted_span) *spans = take(&s, span_bytes);
     long *taps = take(&s, tap_bytes), *tap = taps;
-    FN(shifted_spans)(g, &copy, spans);
 
-    const T *x = (const T *)in->x + image * in->xs.image + group0 * icg * in->xs.channel;
-    for (long i = 0; i < job->groups * icg; i++) FN(shifted_fill)(g, &copy, spans, x + i * in->xs.channel, in, oy0, b + i * channel);
+    const T *x = (const T *)in->x + image * in->xs.image + group0 * icg * in->xs.channel, *const b = copied ? filled : x + oy0 * in->xs.row;
+    if (copied) FN(shifted_spans)(g, &copy, spans);
+    for (long i = 0; copied && i < job->groups * icg; i++) FN(shifted_fill)(g, &copy, spans, x + i * in->xs.channel, in, oy0, filled + i * copy.channel);
     for (long i = 0; i < icg; i++)
         for (long ky = 0; ky < g->kh; ky++)
             for (long kx = 0; kx < g->kw; kx++) {
                 const long down = ky * g->dh, across = kx * g->dw;
-                *tap++ = i * channel + (down % g->sh * copy.across + across % g->sw) * copy.phase + down / g->sh * copy.pitch + across / g->sw;
+                *tap++ = i * copy.channel + (down % g->sh * copy.across + across % g->sw) * copy.phase + down / g->sh * copy.pitch + across / g->sw;
             }
 
     const long at = image * in->ys.image + group0 * ocg * in->ys.channel + oy0 * in->ys.row;
@@ -208,7 +216,7 @@ static int FN(shifted_task)(void *context, long index) {
             t.weight = (const T *)in->weight + (group0 * ocg + at) * k;
             t.bias = (const T *)in->bias + group0 * ocg + at;
             T *to = in_place ? y + at * in->ys.channel + row * in->ys.row : g->nhwc ? c + at * c_row : c;
-            const T *from = b + group * icg * channel + row * copy.pitch;
+            const T *from = b + group * icg * copy.channel + row * copy.pitch;
             const long width = vectors / panels, wider = vectors % panels, rest = wider * (width + 1) * VL;
             if (wider) FN(shifted_ukernels)[width][height - 1](&t, from, to, wider);
             FN(shifted_ukernels)[width - 1][height - 1](&t, from + rest, to + rest, panels - wider);
