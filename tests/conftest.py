@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -14,6 +15,9 @@ from cpuconv import wisdom
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=100)
 settings.register_profile("explore", deadline=None, database=None, max_examples=2000)
 settings.load_profile("fixed")
+
+# Shells start jobs in the background with interrupts ignored. Subprocesses, which tests interrupt, would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for name in ("CPUCONV_NUM_THREADS", "CPUCONV_VERBOSE", "CPUCONV_MAX_ISA"):
     os.environ.pop(name, None)
