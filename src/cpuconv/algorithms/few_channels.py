@@ -81,7 +81,7 @@ class FewChannels:
         down, across = self._phases(p)
         pitch, rows = self._pitch(p), self.blocking(p, cpu).block
         pixel = 1 if p.layout == "nchw" else p.oc  # from one to the next
-        in_place, copied = self._written_in_place(p, cpu), self._copied(p, cpu)
+        in_place = self._written_in_place(p, cpu)
         columns = p.ow if in_place else pitch
         width = -(-p.ow // vl)
         band = rows + (p.kh - 1) * p.dilation[0] // p.stride[0]  # rows of a phase
@@ -89,15 +89,15 @@ class FewChannels:
         run = 24 * vl + 2 * columns
         cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
         apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
-        if copied:
+        if self._copied(p, cpu):
             cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)
         lines = p.icg * p.kh * across  # rows of the copy that a tile reads: each from L2 if L1 does not hold them
         if vl * p.itemsize < 64 and lines * 24 * vl * p.itemsize > 1.5 * cpu.l1:  # measured with AVX2 only; wider tiles do more with a line
             cycles += -(-p.oc // 6) * p.oh * columns / (2 * vl) * 1.5 * lines * 64 / cpu.rates.l2 * cpu.ghz
         if not in_place:
             cycles += p.oc * p.oh * (2 + (6 if pixel < 5 else 1.2 * vl) * width)
-        elements = self._together(p) * down * across * (band * pitch + 2 * vl) if copied else 0
-        return p.n * cycles, (elements + (0 if in_place else 8 * run)) * p.itemsize + 8 * p.k
+        # the copy, which views whose pixels are apart need in any case
+        return p.n * cycles, (self._together(p) * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
