@@ -233,13 +233,13 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
 @pytest.mark.parametrize("algorithm", [*NAMES, "auto"])
 def test_2000_calls_leave_memory_flat(algorithm):
-    x = X[:, :, :12, :12]
-    conv = layer(algorithm)
+    x, arguments = X[:, :, :12, :12], options(algorithm)
+    conv = Conv2d(**arguments)
 
     def calls(n: int) -> None:
         for _ in range(n):
             conv(x, out=conv(x))
-            conv2d(x, **options(algorithm))
+            conv2d(x, **arguments)
 
     calls(100)
     gc.collect()
