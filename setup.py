@@ -8,6 +8,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 NATIVE = Path("src/cpuconv/_native")
 # Contraction is what makes a*b+c an FMA; without errno and traps the compiler may vectorise selections. Loops that clear or copy a few vectors
@@ -24,11 +25,14 @@ ISAS = isa.isas_of(sysconfig.get_platform().rsplit("-", 1)[-1])  # the target's,
 class BuildExt(build_ext):
     def build_extension(self, ext):
         def objects(row):
-            source = str(NATIVE / "ukernels" / f"{row.symbol}.c")
-            return self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=[*FLAGS, *row.flags], depends=ext.depends)
+            sources = [str(NATIVE / "ukernels" / f"{row.symbol}.c")]
+            (made,) = self.compiler.object_filenames(sources, output_dir=self.build_temp)
+            if self.force or newer_group(ext.depends, made, "newer"):
+                self.compiler.compile(sources, output_dir=self.build_temp, extra_postargs=[*FLAGS, *row.flags])
+            return made
 
         with ThreadPoolExecutor() as pool:
-            ext.extra_objects += [o for some in pool.map(objects, ISAS) for o in some]
+            ext.extra_objects += pool.map(objects, ISAS)
         super().build_extension(ext)
 
 
@@ -44,6 +48,6 @@ core = Extension(
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     libraries=["m"],
-    depends=[str(p) for pattern in ("*.[ch]", "*.pyx", "*.pxd") for p in NATIVE.rglob(pattern)],
+    depends=["setup.py", *(str(p) for pattern in ("*.[ch]", "*.pyx", "*.pxd", "isa.py") for p in NATIVE.rglob(pattern))],
 )
 setup(ext_modules=cythonize([core], include_path=[str(NATIVE)]), cmdclass={"build_ext": BuildExt})

@@ -105,6 +105,7 @@ cdef extern from "separable.h" nogil:
         const separable_stage *depthwise
         const separable_stage *pointwise
         long multiplier, rows, size
+        int whole
         const void *x
         const void *x_end
         const void *residual

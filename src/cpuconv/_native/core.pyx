@@ -282,14 +282,14 @@ cdef class Separable:
     """Depthwise convolutions and the 1x1 convolution of their results in one pass, by bands of rows. Immutable; safe from many threads at once.
 
     Stages are (Convolution, packed weight, packed bias): `depthwise`, one for each channel that an input channel is multiplied to, of whole images;
-    `pointwise`, of a band and, if there is a smaller last one, of that.
+    `pointwise`, of a band and, if there is a smaller last one, of that. whole: bands are images, so small that all threads share each stage of one.
     """
     cdef separable_stage *stages
     cdef separable_job job
     cdef list buffers
     cdef bint nhwc
 
-    def __cinit__(self, depthwise, pointwise):
+    def __cinit__(self, depthwise, pointwise, bint whole):
         cdef Convolution c
         cdef Buffer weight, bias
         self.stages = <separable_stage *>PyMem_Malloc((len(depthwise) + len(pointwise)) * sizeof(separable_stage))
@@ -302,7 +302,7 @@ cdef class Separable:
             self.stages[i].family, self.stages[i].g, self.stages[i].blocking, self.stages[i].act = c.family, c.g, c.blocking, c.act
             self.stages[i].weight, self.stages[i].bias = weight.pointer(), bias.pointer()
         self.job.depthwise, self.job.pointwise = self.stages, self.stages + len(depthwise)
-        self.job.multiplier, self.job.rows = len(depthwise), self.job.pointwise.g.oh
+        self.job.multiplier, self.job.rows, self.job.whole = len(depthwise), self.job.pointwise.g.oh, whole
         self.nhwc = self.stages.g.nhwc
 
     def __dealloc__(self):

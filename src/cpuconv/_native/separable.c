@@ -4,8 +4,7 @@
 static long clamp(long value, long low, long high) { return value < low ? low : value > high ? high : value; }
 
 /* A band of output rows of an image. */
-static int band_task(void *context, long index) {
-    const separable_job *job = context;
+static int band(const separable_job *job, long index, int threads) {
     const conv_geometry *d = &job->depthwise->g;
     const long bands = (d->oh + job->rows - 1) / job->rows, image = index / bands, oy = index % bands * job->rows;
     const long rows = clamp(job->rows, 0, d->oh - oy), channels = d->ic * job->multiplier, pixels = rows * d->ow;
@@ -26,7 +25,7 @@ static int band_task(void *context, long index) {
         t.weight = s->weight;
         t.bias = s->bias;
         t.y = between + j * d->ic * t.ys.channel * job->size;
-        const int status = s->family->depthwise(&g, &s->blocking, &t, s->act, 1);
+        const int status = s->family->depthwise(&g, &s->blocking, &t, s->act, threads);
         if (status) return status;
     }
 
@@ -35,10 +34,16 @@ static int band_task(void *context, long index) {
     const conv_tensors u = {
         between, p->weight, p->bias, job->residual ? (const char *)job->residual + at : NULL, (char *)job->y + at, between + bytes, t.ys, job->ys,
     };
-    return p->family->implicit_gemm(&p->g, &p->blocking, &u, p->act, 1);
+    return p->family->implicit_gemm(&p->g, &p->blocking, &u, p->act, threads);
 }
+
+static int band_task(void *context, long index) { return band(context, index, 1); }
 
 int separable_run(const separable_job *job, int threads) {
     const conv_geometry *d = &job->depthwise->g;
-    return pool_run(band_task, (void *)job, d->n * ((d->oh + job->rows - 1) / job->rows), threads);
+    const long bands = d->n * ((d->oh + job->rows - 1) / job->rows);
+    if (!job->whole || bands >= 2 * threads) return pool_run(band_task, (void *)job, bands, threads);
+    int status = 0;
+    for (long i = 0; i < bands && !status; i++) status = band(job, i, threads);
+    return status;
 }

@@ -16,6 +16,7 @@ typedef struct {
     const separable_stage *depthwise; /* [multiplier], of whole images: stage j makes the channels c multiplier + j of the weight, c = 0, 1, ... */
     const separable_stage *pointwise; /* [2]: of bands of `rows` rows, and of a last one with fewer; channels in the order [multiplier][c] */
     long multiplier, rows, size;      /* size: bytes of an element */
+    int whole;                        /* images are so small that all threads share each stage of one */
     const void *x, *x_end, *residual; /* residual: may be NULL or y */
     void *y;
     conv_strides xs, ys;

@@ -51,10 +51,11 @@ class FewChannels:
 
     def _written_in_place(self, p: Problem, cpu: Cpu) -> bool:
         simple = p.epilogue.activation is None or p.epilogue.activation.name == "clip"
-        return p.layout == "nchw" and p.ow % cpu.vector_length(p.dtype) == 0 and simple and not p.epilogue.residual
+        vl = cpu.vector_length(p.dtype)
+        return p.layout == "nchw" and (p.ow % vl == 0 or p.ow >= 4 * vl) and simple and not p.epilogue.residual
 
     def _copied(self, p: Problem, cpu: Cpu) -> bool:
-        """Whether the input is: it is not where the rows of the output are whole vectors, and need neither padding nor phases of the input."""
+        """Whether the input is: it is not where rows of the output are written in place, and need neither padding nor phases of the input."""
         return not self._written_in_place(p, cpu) or any(p.padding) or p.stride != (1, 1)
 
     def _phases(self, p: Problem) -> tuple[int, int]:
@@ -82,7 +83,7 @@ class FewChannels:
         pitch, rows = self._pitch(p), self.blocking(p, cpu).block
         pixel = 1 if p.layout == "nchw" else p.oc  # from one to the next
         in_place = self._written_in_place(p, cpu)
-        columns = p.ow if in_place else pitch
+        columns = -(-p.ow // vl) * vl if in_place else pitch
         width = -(-p.ow // vl)
         band = rows + (p.kh - 1) * p.dilation[0] // p.stride[0]  # rows of a phase
         bands = -(-p.oh // rows)

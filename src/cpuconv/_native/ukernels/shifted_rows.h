@@ -1,8 +1,8 @@
 /* Few input channels (of a group) in NCHW, or few channels of either kind in NHWC, which are parted and joined again. Vectors hold output pixels, the
    rows of a tile are output channels. A band of the input is copied once, padded, and with the rows and columns of each residue of the stride (a phase)
    apart. A tap then lies at one distance from all output pixels, so vectors of it are loaded as they lie there. Pixels of several narrow rows form one
-   run, in which only the columns of padding between rows are wasted; the results go to their places from a copy. Wide rows are written in place, and
-   where they need neither padding nor phases, read in place. */
+   run, in which only the columns of padding between rows are wasted; the results go to their places from a copy. Rows of whole vectors and wide ones, whose
+   last vector overlaps with the one before, are written in place, and where they need neither padding nor phases, read in place. */
 enum { FN(SHIFTED_HEIGHT) = NV_MAX == 4 ? 8 : 6, FN(SHIFTED_WIDTH) = NV_MAX == 4 ? 3 : 2, FN(SHIFTED_RUN) = 24 };
 
 typedef struct {
@@ -28,6 +28,9 @@ INLINE FN(shifted_copy) FN(shifted_copy_of)(const conv_geometry *g, long rows) {
     const long phase = all * pitch + gap, down = MIN(g->sh, (g->kh - 1) * g->dh + 1), across = MIN(g->sw, (g->kw - 1) * g->dw + 1);
     return (FN(shifted_copy)){all, pitch, phase, down * across * phase, down, across};
 }
+
+/* Whether rows of so many pixels are written in place. */
+INLINE int FN(shifted_wide)(long ow) { return ow % VL == 0 || ow >= 4 * VL; }
 
 /* Whether the image itself has the form of the copy: no tap falls on padding, and no stride parts the pixels. */
 INLINE int FN(shifted_in_place)(const conv_geometry *g, const conv_strides *xs) {
@@ -181,7 +184,7 @@ static int FN(shifted_task)(void *context, long index) {
     const long band = index % job->bands, parts = g->groups / job->groups, group0 = index / job->bands % parts * job->groups, image = index / (job->bands * parts);
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, k = icg * g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
     const long oy0 = part(g->oh, job->bands, band), rows = part(g->oh, job->bands, band + 1) - oy0;
-    const int simple = FN(shifted_simple)(job), in_place = simple && in->ys.pixel == 1 && g->ow % VL == 0, copied = !in_place || !FN(shifted_in_place)(g, &in->xs);
+    const int simple = FN(shifted_simple)(job), in_place = simple && in->ys.pixel == 1 && FN(shifted_wide)(g->ow), copied = !in_place || !FN(shifted_in_place)(g, &in->xs);
     const FN(shifted_copy) copy = copied ? FN(shifted_copy_of)(g, rows) : (FN(shifted_copy)){.pitch = in->xs.row, .channel = in->xs.channel, .across = 1};
     const long runs = in_place ? rows : MIN(rows, ceil_div(rows * copy.pitch, FN(SHIFTED_RUN) * VL)), together = ceil_div(rows, runs);
     const long c_row = ceil_div(together * copy.pitch, VL) * VL + VL;
@@ -210,7 +213,8 @@ static int FN(shifted_task)(void *context, long index) {
     const conv_activation none = {ACT_NONE, 0, 0};
     FN(shifted_tile) t = {.taps = taps, .count = k, .row = in_place ? in->ys.channel : c_row, .act = simple ? job->act : none};
     for (long run = 0; run < runs; run++) {
-        const long row = part(rows, runs, run), some = part(rows, runs, run + 1) - row, vectors = ceil_div((some - 1) * copy.pitch + g->ow, VL), panels = ceil_div(vectors, FN(SHIFTED_WIDTH));
+        const long row = part(rows, runs, run), some = part(rows, runs, run + 1) - row, vectors = in_place ? g->ow / VL : ceil_div((some - 1) * copy.pitch + g->ow, VL);
+        const long panels = ceil_div(vectors, FN(SHIFTED_WIDTH));
         for (long i = 0; i < job->groups * tiles; i++) {
             const long group = i / tiles, o = part(ocg, tiles, i % tiles), height = part(ocg, tiles, i % tiles + 1) - o, at = group * ocg + o; /* of the task */
             t.weight = (const T *)in->weight + (group0 * ocg + at) * k;
@@ -220,6 +224,7 @@ static int FN(shifted_task)(void *context, long index) {
             const long width = vectors / panels, wider = vectors % panels, rest = wider * (width + 1) * VL;
             if (wider) FN(shifted_ukernels)[width][height - 1](&t, from, to, wider);
             FN(shifted_ukernels)[width - 1][height - 1](&t, from + rest, to + rest, panels - wider);
+            if (in_place && g->ow % VL) FN(shifted_ukernels)[0][height - 1](&t, from + g->ow - VL, to + g->ow - VL, 1);
             for (long j = 0; !in_place && !g->nhwc && j < height; j++) {
                 const long channel_at = (at + j) * in->ys.channel, row_at = channel_at + row * in->ys.row;
                 const T *free = in->ys.row == g->ow ? y + channel_at + rows * g->ow : y + row_at;
