@@ -51,12 +51,16 @@ class FewChannels:
 
     def _written_in_place(self, p: Problem, cpu: Cpu) -> bool:
         simple = p.epilogue.activation is None or p.epilogue.activation.name == "clip"
-        vl = cpu.vector_length(p.dtype)
-        return p.layout == "nchw" and (p.ow % vl == 0 or p.ow >= 4 * vl) and simple and not p.epilogue.residual
+        vl, row = cpu.vector_length(p.dtype), p.oh * p.ow if p.kh * p.kw == 1 and not self._moved(p) else p.ow  # of 1x1, rows are joined
+        return p.layout == "nchw" and (row % vl == 0 or row >= 4 * vl) and simple and not p.epilogue.residual
+
+    def _moved(self, p: Problem) -> bool:
+        """Whether there is padding, or a stride."""
+        return any(p.padding) or p.stride != (1, 1)
 
     def _copied(self, p: Problem, cpu: Cpu) -> bool:
-        """Whether the input is: it is not where rows of the output are written in place, and need neither padding nor phases of the input."""
-        return not self._written_in_place(p, cpu) or any(p.padding) or p.stride != (1, 1)
+        """Whether the input is: it is not where rows of the output are written in place, and need neither padding nor phases."""
+        return not self._written_in_place(p, cpu) or self._moved(p)
 
     def _phases(self, p: Problem) -> tuple[int, int]:
         """Rows and columns of phases in that copy."""

@@ -65,9 +65,6 @@ class Im2col:
         weight = p.ocg * p.k * p.itemsize  # each call packs it
         seconds = max(p.flops / cpu.peak(p.dtype) / efficiency, 1.2 * traffic / cpu.bandwidth(traffic))
         seconds += calls * (1e-6 + 0.5 * weight / cpu.bandwidth(2 * weight))
-        if pointwise and p.layout == "nchw" and p.ocg <= 4:
-            # few rows: it streams the pixels once, faster than tiles do
-            seconds = pixels * (p.ic + p.oc) * p.itemsize / (1.6 * cpu.bandwidth(cpu.l3)) * (0.88 + 0.12 * p.ocg) + (calls - 1) * 0.1e-6
         if not pointwise:
             run = p.icg if p.layout == "nhwc" else p.ow / (1 if p.stride[1] == 1 else 8)
             seconds += pixels * p.groups * p.k * (1 / cpu.vector_length(p.dtype) + 2 / max(1, run)) * 2 / (1e9 * cpu.ghz)

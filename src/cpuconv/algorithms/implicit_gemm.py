@@ -96,7 +96,9 @@ class ImplicitGemm:
             pixels = p.oh * p.ow
             few = self._few_pixels(p, cpu)
             waste = (few + (core.packed_columns(cpu.isa, p.dtype, pixels - few) if pixels > few else 0)) / pixels
-            compute = p.flops * waste / cpu.peak(p.dtype) * (1 + 24 * cpu.quickness / (p.k * min(p.ocg, 6)))
+            height = p.ocg / math.ceil(p.ocg / 6)  # of a tile, beside whose multiply-adds count those that its begin and end cost
+            begin = 24 if cpu.isa_row.vector_bytes == 64 else 60
+            compute = p.flops * waste / cpu.peak(p.dtype) * (1 + begin * cpu.quickness / (p.k * height))
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
                 steps = (3 / vl if p.stride[1] == 1 else 1) + 8 / p.ow
                 compute += p.n * p.groups * pixels * p.k * steps * cycle

@@ -85,11 +85,16 @@ static int FN(channel_task)(void *context, long index) {
     const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(pixels) * (long)sizeof(T) <= FN(ACROSS);
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
-    /* One panel after the other, but across them one piece of the sum after the other. */
-    for (long step = 0, kinds = 0; step < panels * passes; step++) {
-        const long j = across ? step % panels : step / passes, pass = across ? step / panels : step % passes;
-        const long k0 = part(k, passes, pass), k1 = part(k, passes, pass + 1);
-        const segment all = {k0, 0, k1 - k0};
+    segment sum = {0, 0, 0};
+    FN(tile) t = {.segments = &sum, .count = 1, .step = 1, .a = (const T *)in->weight + o0 * k};
+    /* One panel after the other, but across them one piece of the sum after the other. Sums may be short: clearing t and divisions would take as long. */
+    long j = 0, pass = 0, kinds = 0;
+    for (long step = 0, *const inner = across ? &j : &pass, *const outer = across ? &pass : &j; step < panels * passes; step++) {
+        if (step && ++*inner == (across ? panels : passes)) {
+            *inner = 0;
+            ++*outer;
+        }
+        const long k0 = passes == 1 ? 0 : part(k, passes, pass), k1 = passes == 1 ? k : part(k, passes, pass + 1);
         const FN(panel) p = FN(panel_at)(pixels, j);
         const int whole = pointwise && p.valid == p.nr, in_place = whole && !repaid;
         const T *const from = x + k0 * in->xs.channel + p0 + p.column;
@@ -104,14 +109,17 @@ static int FN(channel_task)(void *context, long index) {
                 for (long e = p.valid; e < p.nr; e++) to[e] = 0;
             }
         }
-        FN(tile) t = {.segments = &all, .count = 1, .step = 1, .b = in_place ? from : b + p.column * kc,
-                      .ldb = in_place ? in->xs.channel : p.nr, .span = in_place ? 0 : (k1 - k0) * p.nr};
+        sum.a = k0;
+        sum.length = k1 - k0;
+        t.b = in_place ? from : b + p.column * kc;
+        t.ldb = in_place ? in->xs.channel : p.nr;
+        t.span = in_place ? 0 : (k1 - k0) * p.nr;
         if (whole && far) { /* what comes next: of these pixels, or of the next ones */
             t.next = (across || pass == passes - 1 ? from - k0 * in->xs.channel + p.nr : from + (k1 - k0) * in->xs.channel) - t.b;
             t.next_row = in->xs.channel;
-        }
+        } else t.next = 0;
         if (pass == passes - 1) FN(set_clip)(&t, job->act);
-        t.a = (const T *)in->weight + o0 * k;
+        else t.clip = 0;
         t.bias_m = pass ? NULL : (const T *)in->bias + o0;
         t.c = y + p.column;
         t.z = pass ? t.c : z ? z + p.column : NULL;

@@ -114,7 +114,8 @@ INLINE FN(panel) FN(panel_at)(long n, long index) {
     v += rest && !half;
     long count = FN(whole_panels)(v);
     if (index == count) return (FN(panel)){0, v * VL, VL / 2, rest};
-    long wide = v % count, each = v / count, nv = each + (index < wide);
+    /* in 32 bits: of 64, a division takes as long as many multiply-adds */
+    long each = (uint32_t)v / (uint32_t)count, wide = v - each * count, nv = each + (index < wide);
     long column = VL * (index * each + (index < wide ? index : wide)), left = n - column;
     return (FN(panel)){(int)nv, column, nv * VL, left < nv * VL ? left : nv * VL};
 }

@@ -247,8 +247,24 @@ static void FN(shifted_pack)(const conv_geometry *g, const T *w, T *to) {
                 for (long o = part(ocg, tiles, i); o < part(ocg, tiles, i + 1); o++) *to++ = w[(group * ocg + o) * output + j / taps * channel + j % taps * tap];
 }
 
-static int FN(shifted_rows)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    const long groups = g->nhwc ? g->groups : 1, parts = g->n * (g->groups / groups), enough = threads > 1 ? MIN(g->oh, ceil_div(4 * threads, parts)) : 1; /* for all threads to end together */
-    FN(shifted_job) job = {g, tensors, act, MAX(ceil_div(g->oh, blocking->block), enough), groups};
+/* Of 1x1, narrow rows that follow each other in memory become wide ones. */
+static void FN(shifted_join_rows)(conv_geometry *g, conv_tensors *t) {
+    const int follow = t->xs.pixel == 1 && t->xs.row == g->iw && t->ys.pixel == 1 && t->ys.row == g->ow;
+    if (g->kh * g->kw > 1 || !follow || g->ow != g->iw || g->oh != g->ih || !FN(shifted_in_place)(g, &t->xs)) return;
+    long some = 1;
+    while (some < g->oh && (g->oh % some || !FN(shifted_wide)(some * g->ow))) some++;
+    g->oh = g->ih /= some;
+    g->ow = g->iw *= some;
+    t->xs.row *= some;
+    t->ys.row *= some;
+}
+
+static int FN(shifted_rows)(const conv_geometry *geometry, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
+    conv_geometry joined = *geometry, *const g = &joined;
+    conv_tensors t = *tensors;
+    FN(shifted_job) job = {g, &t, act, 1, g->nhwc ? g->groups : 1};
+    if (FN(shifted_simple)(&job)) FN(shifted_join_rows)(g, &t);
+    const long parts = g->n * (g->groups / job.groups), enough = threads > 1 ? MIN(g->oh, ceil_div(4 * threads, parts)) : 1; /* for all threads to end together */
+    job.bands = MAX(ceil_div(g->oh, blocking->block), enough);
     return pool_run(FN(shifted_task), &job, parts * job.bands, threads);
 }

@@ -123,7 +123,10 @@ static void FN(planes_to_pixels)(const T *from, long plane, long channels, long 
         if (channels == VL && end - (from + (VL - 1) * plane + p) >= VL)
             UNROLL for (int c = 0; c < VL; c++) r[c] = LOAD(from + c * plane + p);
         else {
-            for (long c = 0; c < VL; c++) part[c] = c < channels ? FN(load_part)(from + c * plane + p, n) : (VEC){0};
+            for (long c = 0; c < VL; c++) {
+                const T *at = from + c * plane + p;
+                part[c] = c >= channels ? (VEC){0} : end - at >= VL ? LOAD(at) : FN(load_part)(at, n);
+            }
             UNROLL for (int c = 0; c < VL; c++) r[c] = part[c];
         }
         ROUNDS
