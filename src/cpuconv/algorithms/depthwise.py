@@ -11,7 +11,7 @@ from cpuconv.problem import Problem
 
 class Depthwise:
     name = "depthwise"
-    version = 9
+    version = 10
     plain = True
     strided = True
 

@@ -19,7 +19,7 @@ PICTURE = 8  # channels of either kind, in NHWC
 
 class FewChannels:
     name = "few_channels"
-    version = 2
+    version = 3
     plain = True
     strided = True
 

@@ -36,7 +36,7 @@ PIXELS = 192  # output pixels of a block, at least, where they are rows of the p
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 3
+    version = 4
     plain = True
     strided = True
 
@@ -147,7 +147,7 @@ class UnpackedGemm(ImplicitGemm):
     """On a weight that is used once, so that it does not pay to pack it first: panels are packed for each block of pixels, when their turn comes."""
 
     name = "unpacked_gemm"
-    version = 1
+    version = 2
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         if rejection := super().supports(problem, cpu):

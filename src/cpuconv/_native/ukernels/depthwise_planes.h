@@ -1,7 +1,7 @@
 /* Depthwise 3x3 convolution of NCHW planes, of stride 1 or 2. Vectors hold VL pixels of a row. A block of VL columns of a plane is made from top to
    bottom: each input row is loaded once, for all output rows that read it, and the nine weights stay in registers. Rows outside the image are zeros;
    columns outside it are masked. Of narrow planes, two are made at a time, side by side. */
-enum { FN(PLANE_TAPS) = 3 };
+enum { FN(PLANE_TAPS) = 3, FN(FETCHED) = 4 * VB / (int)sizeof(T) }; /* pixels of stride 2 of a vector of results */
 
 /* What a vector holds: VL pixels of a wider row, a whole row with a lane to spare, or rows of two planes, each in half of it. */
 enum { FN(PART), FN(ROW), FN(PAIR), FN(HOLDINGS) };
@@ -22,9 +22,10 @@ typedef struct {
 enum { FN(NO_TAP), FN(FIRST_TAP), FN(END_TAPS), FN(ALL_TAPS), FN(TAP_KINDS) };
 
 /* Output columns [x, x + VL): the first input pixel of their first tap, and which pixels of each tap are in the image. Of pairs: where each lane's
-   pixel is among those of both input rows. */
+   pixel is among those of both input rows. fetched: of the rows that come next, those of stride 2 are prefetched from here on, of each row of these
+   columns as much as it takes to fetch all; or -1. */
 typedef struct {
-    long x, from;
+    long x, from, fetched;
     FN(mask) inside[FN(PLANE_TAPS)], lane[FN(PLANE_TAPS)];
     int beyond;
 } FN(plane_columns);
@@ -35,6 +36,7 @@ INLINE int FN(beyond_at)(int k) { return k == 0 ? FN(FIRST_TAP) : k == FN(PLANE_
 /* The last columns begin early enough to be whole, where the plane is wide enough. */
 static void FN(make_columns)(const conv_geometry *g, long block, FN(plane_columns) *c) {
     c->x = MAX(0, MIN(block * VL, g->ow - VL));
+    c->fetched = g->sw == 2 && g->n * g->ic * g->ih * g->iw * (long)sizeof(T) > FAR ? block * FN(FETCHED) : -1;
     c->from = c->x * g->sw - g->pl;
     c->beyond = FN(NO_TAP);
     for (long k = 0; k < FN(PLANE_TAPS); k++) {
@@ -134,6 +136,8 @@ INLINE void FN(plane_block)(const int s, const int beyond, const int holds, cons
     UNROLL for (int k = 0; k < 9; k++) w[k / 3][k % 3] = FN(plane_weight)(holds, weight + k * step);
     const VEC bias = FN(plane_weight)(holds, weight + 9 * step), low = SPLAT(act.a), high = SPLAT(act.b);
     const FN(mask) inside[FN(PLANE_TAPS)] = {c->inside[0], c->inside[1], c->inside[2]}, lane[FN(PLANE_TAPS)] = {c->lane[0], c->lane[1], c->lane[2]};
+    const int far = s == 2 && holds != FN(PAIR) && c->fetched >= 0;
+    const T *fetched = x - c->from + (oy + rows) * s * x_row + rows * c->fetched;
     long iy = oy * s - g->pt;
 #define NEXT_TAPS FN(row_taps)(s, beyond, holds, g, x, x_row, x_apart, iy++, inside, lane, tap)
     NEXT_TAPS;
@@ -153,6 +157,10 @@ INLINE void FN(plane_block)(const int s, const int beyond, const int holds, cons
         if (s == 1) second = FN(row_sum)(first, tap, w[1]);
         else v = FN(in_order)(v);
         first = FN(row_sum)(bias, tap, w[0]);
+        if (far) {
+            UNROLL for (int i = 0; i < FN(FETCHED); i += LINE_BYTES / (int)sizeof(T)) __builtin_prefetch(fetched + i, 0, 2);
+            fetched += FN(FETCHED);
+        }
         FN(store_row)(holds, g, act.kind == ACT_NONE ? v : FN(vmin)(high, FN(vmax)(low, v)), rows * g->ow < VL / 2, y, y_apart);
     }
 #undef NEXT_TAPS
