@@ -50,9 +50,8 @@ class FewChannels:
         return max(p.ow, needed - max(0, left) // step, min((p.iw - 1 + left) // step + 1, needed))
 
     def _written_in_place(self, p: Problem, cpu: Cpu) -> bool:
-        simple = p.epilogue.activation is None or p.epilogue.activation.name == "clip"
         vl, row = cpu.vector_length(p.dtype), p.oh * p.ow if p.kh * p.kw == 1 and not self._moved(p) else p.ow  # of 1x1, rows are joined
-        return p.layout == "nchw" and (row % vl == 0 or row >= 4 * vl) and simple and not p.epilogue.residual
+        return p.layout == "nchw" and (row % vl == 0 or row >= 4 * vl) and not p.epilogue.residual
 
     def _moved(self, p: Problem) -> bool:
         """Whether there is padding, or a stride."""

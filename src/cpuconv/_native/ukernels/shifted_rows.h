@@ -29,7 +29,7 @@ INLINE FN(shifted_copy) FN(shifted_copy_of)(const conv_geometry *g, long rows) {
     return (FN(shifted_copy)){all, pitch, phase, down * across * phase, down, across};
 }
 
-/* Whether rows of so many pixels are written in place. */
+/* Whether rows of so many pixels are written in place, where nothing is added to them and their pixels are side by side. */
 INLINE int FN(shifted_wide)(long ow) { return ow % VL == 0 || ow >= 4 * VL; }
 
 /* Whether the image itself has the form of the copy: no tap falls on padding, and no stride parts the pixels. */
@@ -184,7 +184,7 @@ static int FN(shifted_task)(void *context, long index) {
     const long band = index % job->bands, parts = g->groups / job->groups, group0 = index / job->bands % parts * job->groups, image = index / (job->bands * parts);
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, k = icg * g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
     const long oy0 = part(g->oh, job->bands, band), rows = part(g->oh, job->bands, band + 1) - oy0;
-    const int simple = FN(shifted_simple)(job), in_place = simple && in->ys.pixel == 1 && FN(shifted_wide)(g->ow), copied = !in_place || !FN(shifted_in_place)(g, &in->xs);
+    const int simple = FN(shifted_simple)(job), in_place = !in->residual && in->ys.pixel == 1 && FN(shifted_wide)(g->ow), copied = !in_place || !FN(shifted_in_place)(g, &in->xs);
     const FN(shifted_copy) copy = copied ? FN(shifted_copy_of)(g, rows) : (FN(shifted_copy)){.pitch = in->xs.row, .channel = in->xs.channel, .across = 1};
     const long runs = in_place ? rows : MIN(rows, ceil_div(rows * copy.pitch, FN(SHIFTED_RUN) * VL)), together = ceil_div(rows, runs);
     const long c_row = ceil_div(together * copy.pitch, VL) * VL + VL;
@@ -225,6 +225,7 @@ static int FN(shifted_task)(void *context, long index) {
             if (wider) FN(shifted_ukernels)[width][height - 1](&t, from, to, wider);
             FN(shifted_ukernels)[width - 1][height - 1](&t, from + rest, to + rest, panels - wider);
             if (in_place && g->ow % VL) FN(shifted_ukernels)[0][height - 1](&t, from + g->ow - VL, to + g->ow - VL, 1);
+            for (long j = 0; in_place && !simple && j < height; j++) FN(activate)(job->act, to + j * in->ys.channel, g->ow);
             for (long j = 0; !in_place && !g->nhwc && j < height; j++) {
                 const long channel_at = (at + j) * in->ys.channel, row_at = channel_at + row * in->ys.row;
                 const T *free = in->ys.row == g->ow ? y + channel_at + rows * g->ow : y + row_at;
@@ -263,7 +264,7 @@ static int FN(shifted_rows)(const conv_geometry *geometry, const conv_blocking *
     conv_geometry joined = *geometry, *const g = &joined;
     conv_tensors t = *tensors;
     FN(shifted_job) job = {g, &t, act, 1, g->nhwc ? g->groups : 1};
-    if (FN(shifted_simple)(&job)) FN(shifted_join_rows)(g, &t);
+    if (!t.residual) FN(shifted_join_rows)(g, &t);
     const long parts = g->n * (g->groups / job.groups), enough = threads > 1 ? MIN(g->oh, ceil_div(4 * threads, parts)) : 1; /* for all threads to end together */
     job.bands = MAX(ceil_div(g->oh, blocking->block), enough);
     return pool_run(FN(shifted_task), &job, parts * job.bands, threads);
