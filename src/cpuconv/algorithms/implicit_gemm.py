@@ -30,6 +30,11 @@ def valid_tap_share(p: Problem) -> float:
     return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
 
 
+def _unpadded_1x1(p: Problem) -> bool:
+    inside = not p.padding[0] and not p.padding[2] and (p.oh - 1) * p.stride[0] < p.ih and (p.ow - 1) * p.stride[1] < p.iw
+    return p.kh * p.kw == 1 and inside
+
+
 FAR = 1 << 20  # bytes of a weight that does not stay in L2
 PIXELS = 192  # output pixels of a block, at least, where they are rows of the product
 
@@ -43,13 +48,16 @@ class ImplicitGemm:
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.unsupported(problem)
 
+    def _read(self, p: Problem) -> Problem:
+        """Of a strided 1x1 in NCHW without padding, the problem on the pixels that it reads: skip_pixels of implicit_gemm.h."""
+        return replace(p, ih=p.oh, iw=p.ow, stride=(1, 1), padding=(0, 0, 0, 0)) if p.layout == "nchw" and _unpadded_1x1(p) else p
+
     def _few_pixels(self, p: Problem, cpu: Cpu) -> int:
         """Last pixels of a plane that are dot products by channel rows: few_pixels of implicit_gemm.h."""
         few = 4 if cpu.isa_row.vector_bytes == 64 else 2
-        vl, (sh, sw) = cpu.vector_length(p.dtype), p.stride
+        vl = cpu.vector_length(p.dtype)
         rest = p.oh * p.ow % vl
-        inside = not p.padding[0] and not p.padding[2] and (p.oh - 1) * sh < p.ih and (p.ow - 1) * sw < p.iw
-        return rest if p.kh * p.kw == 1 and inside and p.icg % vl == 0 and rest <= few else 0
+        return rest if _unpadded_1x1(p) and p.icg % vl == 0 and rest <= few else 0
 
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
         rest = p.oh * p.ow - self._few_pixels(p, cpu)
@@ -77,6 +85,7 @@ class ImplicitGemm:
         kc = native.near_sum(p.k, columns, p.itemsize, cpu) or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":
             return native.Blocking(0, kc=kc)
+        p = self._read(p)
         rows = min(p.oh, math.ceil(PIXELS / p.ow))
         while rows < p.oh and self._strip_rows(p, rows) > 2 * rows * p.stride[0]:  # else bands transpose the rows that they share too often
             rows = min(p.oh, 2 * rows)
@@ -123,7 +132,8 @@ class ImplicitGemm:
                 compute += p.n * p.groups * p.oh * p.ow * 14 * cycle
             workspace = offsets
             if p.layout == "nchw":
-                strip = self._strip_rows(p, b.block) * p.iw
+                read = self._read(p)
+                strip = self._strip_rows(read, b.block) * read.iw
                 bands = math.ceil(p.oh / b.block)
                 compute += p.n * (bands * strip * p.ic + p.oc * p.oh * p.ow) * 10 / vl * cycle  # the transposes
                 workspace += (strip * min(p.icg, b.channels) + b.block * p.ow * core.packed_columns(cpu.isa, p.dtype, p.ocg)) * p.itemsize

@@ -29,23 +29,6 @@ INLINE long FN(column_runs)(const conv_geometry *g, const conv_strides *s, long 
     return count;
 }
 
-INLINE VEC FN(every_second)(const T *from) { return FN(in_order)(FN(evens)(LOAD(from), LOAD(from + VL))); }
-
-/* VL elements, a step apart, of which `step` VL may be read. */
-INLINE VEC FN(load_every)(const T *from, const int step) {
-    if (step == 1) return LOAD(from);
-    if (step == 2) return FN(every_second)(from);
-    if (step == 3) {
-        FN(mask) first, last;
-        UNROLL for (int l = 0; l < VB / (int)sizeof(T); l++) {
-            first[l] = 3 * l < 2 * VL ? 3 * l : 0;
-            last[l] = 3 * l < 2 * VL ? l : 3 * l - VL;
-        }
-        return FN(choose)(FN(choose)(LOAD(from), LOAD(from + VL), first), LOAD(from + 2 * VL), last);
-    }
-    return FN(in_order)(FN(evens)(FN(every_second)(from), FN(every_second)(from + 2 * VL)));
-}
-
 /* n elements, a step apart, of an array that ends at `end`. */
 INLINE void FN(copy_every)(const T *from, const int step, long n, const T *end, T *to) {
     for (; n >= VL && end - from >= step * VL; n -= VL, from += step * VL, to += VL) STORE(to, FN(load_every)(from, step));

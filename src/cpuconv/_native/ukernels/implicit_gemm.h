@@ -8,10 +8,12 @@
 
 /* The last pixels of a plane that are dot products by channel rows of 1x1 (last_pixels), being too few for a panel. */
 enum { FN(FEW_PIXELS) = VB == 64 ? 4 : 2 };
+INLINE int FN(unpadded_1x1)(const conv_geometry *g) {
+    return g->kh * g->kw == 1 && !g->pt && !g->pl && (g->oh - 1) * g->sh < g->ih && (g->ow - 1) * g->sw < g->iw;
+}
 INLINE long FN(few_pixels)(const conv_geometry *g) {
     const long rest = g->oh * g->ow % VL;
-    const int inside = !g->pt && !g->pl && (g->oh - 1) * g->sh < g->ih && (g->ow - 1) * g->sw < g->iw;
-    return g->kh * g->kw == 1 && inside && g->ic / g->groups % VL == 0 && rest <= FN(FEW_PIXELS) ? rest : 0;
+    return FN(unpadded_1x1)(g) && g->ic / g->groups % VL == 0 && rest <= FN(FEW_PIXELS) ? rest : 0;
 }
 
 /* Whether an NCHW image is computed by channel rows. */
@@ -381,7 +383,20 @@ INLINE long FN(block_size)(const conv_geometry *g, long parts, int threads) {
     return ceil_div(pixels, pixels / more >= few ? more : MAX(1, count / threads * threads));
 }
 
-static int FN(implicit_gemm)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
+/* Of a strided 1x1 without padding, the pixels that it reads, as an image of their own. */
+INLINE void FN(skip_pixels)(conv_geometry *g, conv_tensors *t) {
+    if (!FN(unpadded_1x1)(g)) return;
+    t->xs.row *= g->sh;
+    t->xs.pixel *= g->sw;
+    g->ih = g->oh;
+    g->iw = g->ow;
+    g->sh = g->sw = 1;
+}
+
+static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking *blocking, const conv_tensors *t, conv_activation act, int threads) {
+    conv_geometry read = *geometry, *const g = &read;
+    conv_tensors skipped = *t, *const tensors = &skipped;
+    if (!g->nhwc) FN(skip_pixels)(g, tensors);
     const int channels = FN(channel_rows)(g);
     const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(ocg);
     FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};

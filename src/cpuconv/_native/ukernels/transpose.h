@@ -100,6 +100,23 @@ INLINE VEC FN(choose)(VEC a, VEC b, FN(mask) lanes) {
 #endif
 }
 
+INLINE VEC FN(every_second)(const T *from) { return FN(in_order)(FN(evens)(LOAD(from), LOAD(from + VL))); }
+
+/* VL elements, a step apart, of which `step` VL may be read. */
+INLINE VEC FN(load_every)(const T *from, const int step) {
+    if (step == 1) return LOAD(from);
+    if (step == 2) return FN(every_second)(from);
+    if (step == 3) {
+        FN(mask) first, last;
+        UNROLL for (int l = 0; l < VB / (int)sizeof(T); l++) {
+            first[l] = 3 * l < 2 * VL ? 3 * l : 0;
+            last[l] = 3 * l < 2 * VL ? l : 3 * l - VL;
+        }
+        return FN(choose)(FN(choose)(LOAD(from), LOAD(from + VL), first), LOAD(from + 2 * VL), last);
+    }
+    return FN(in_order)(FN(evens)(FN(every_second)(from), FN(every_second)(from + 2 * VL)));
+}
+
 INLINE VEC FN(gather)(const T *from, long step, long n) {
     T v[VL] = {0};
     for (long i = 0; i < n; i++) v[i] = from[i * step];
@@ -109,23 +126,23 @@ INLINE void FN(scatter)(T *to, long step, VEC v, long n) {
     for (long i = 0; i < n; i++) to[i * step] = v[i];
 }
 
-/* to[p][c] = from[c][p] for `pixels` pixels of `channels` <= VL planes; to has `stride` elements a pixel. Whole vectors are written:
+/* to[p][c] = from[c][p step] for `pixels` pixels of `channels` <= VL planes; to has `stride` elements a pixel. Whole vectors are written:
    what lies beyond the channels is overwritten, up to VL past the last pixel. Whole vectors are read past the last pixel, but never
    at or past `end`, the end of the array. */
-static void FN(planes_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to, long stride) {
+INLINE void FN(spaced_planes_to_pixels)(const T *from, long plane, const int step, long channels, long pixels, const T *end, T *to, long stride) {
     for (long p = 0; p < pixels; p += VL) {
         const long n = MIN(VL, pixels - p);
         VEC r[VL], part[VL]; /* r stays in registers only if never indexed by a variable */
         if (n <= VL / 8) { /* too few for a transpose to pay */
-            for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, FN(gather)(from + p + i, plane, channels));
+            for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, FN(gather)(from + (p + i) * step, plane, channels));
             continue;
         }
-        if (channels == VL && end - (from + (VL - 1) * plane + p) >= VL)
-            UNROLL for (int c = 0; c < VL; c++) r[c] = LOAD(from + c * plane + p);
+        if (channels == VL && end - (from + (VL - 1) * plane + p * step) >= step * VL)
+            UNROLL for (int c = 0; c < VL; c++) r[c] = FN(load_every)(from + c * plane + p * step, step);
         else {
             for (long c = 0; c < VL; c++) {
-                const T *at = from + c * plane + p;
-                part[c] = c >= channels ? (VEC){0} : end - at >= VL ? LOAD(at) : FN(load_part)(at, n);
+                const T *at = from + c * plane + p * step;
+                part[c] = c >= channels ? (VEC){0} : end - at >= step * VL ? FN(load_every)(at, step) : step == 1 ? FN(load_part)(at, n) : FN(gather)(at, step, n);
             }
             UNROLL for (int c = 0; c < VL; c++) r[c] = part[c];
         }
@@ -137,6 +154,13 @@ static void FN(planes_to_pixels)(const T *from, long plane, long channels, long 
             for (long i = 0; i < n; i++) STORE(to + (p + i) * stride, part[i]);
         }
     }
+}
+
+static void FN(planes_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to, long stride) {
+    FN(spaced_planes_to_pixels)(from, plane, 1, channels, pixels, end, to, stride);
+}
+static void FN(every_second_to_pixels)(const T *from, long plane, long channels, long pixels, const T *end, T *to, long stride) {
+    FN(spaced_planes_to_pixels)(from, plane, 2, channels, pixels, end, to, stride);
 }
 
 /* As planes_to_pixels, for so few channels that transposing vectors would mostly move padding. */
@@ -175,6 +199,8 @@ static void FN(band_to_pixels)(const T *from, const conv_strides *s, long channe
     }
     for (long y = 0; y < rows; y++, from += s->row, to += columns * stride) {
         if (s->channel == 1) FN(pixels_to_pixels)(from, s->pixel, channels, columns, to, stride);
+        else if (s->pixel == 2)
+            for (long c = (channels - 1) / VL * VL; c >= 0; c -= VL) FN(every_second_to_pixels)(from + c * s->channel, s->channel, MIN(VL, channels - c), columns, end, to + c, stride);
         else if (s->pixel != 1) {
             for (long p = 0; p < columns; p++) {
                 for (long c = 0; c < channels; c++) to[p * stride + c] = from[c * s->channel + p * s->pixel];
