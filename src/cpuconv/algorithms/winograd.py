@@ -30,7 +30,7 @@ ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 7: (20.0, 2.2), 8: (30.0, 3.0)
 class Winograd:
     """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
 
-    version = 5
+    version = 6
     plain = False
     strided = True
 
@@ -100,7 +100,7 @@ class Winograd:
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
-        packing = native.pack_seconds(weight, (0.7e9 if self.points == 4 else 1e9) * p.itemsize)
+        packing = native.pack_seconds(weight, (0.9e9 if self.points == 4 else 1.3e9) * p.itemsize)
         return Cost(seconds, convolution.workspace(), weight, error, packing)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:

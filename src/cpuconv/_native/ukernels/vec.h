@@ -16,13 +16,8 @@ INLINE VEC FN(load)(const T *p) { return *(const FN(vecu) *)p; }
 INLINE VEC FN(vmax)(VEC low, VEC v) { return SELECT(FN(mask), low > v, low, v); }
 INLINE VEC FN(vmin)(VEC high, VEC v) { return SELECT(FN(mask), high < v, high, v); }
 
-INLINE void FN(copy)(T *restrict to, const T *restrict from, long n) {
-    long i = 0;
-    if (n >= VL) {
-        for (; i + VL <= n; i += VL) STORE(to + i, LOAD(from + i));
-        if (i < n) STORE(to + n - VL, LOAD(from + n - VL));
-        return;
-    }
+/* n < VL elements. (For memcpy of less than 64 bytes gcc takes "rep movs", some 30 cycles.) */
+INLINE void FN(copy_part)(T *restrict to, const T *restrict from, long n) {
     UNROLL for (int some = VB / (int)sizeof(T) / 2; some > 0; some /= 2) {
         if (n < some) continue;
         __builtin_memcpy(to, from, (size_t)some * sizeof(T));
@@ -31,16 +26,26 @@ INLINE void FN(copy)(T *restrict to, const T *restrict from, long n) {
     }
 }
 
-/* First n <= VL elements only: nothing beyond them is read or written. (For memcpy of up to 64 bytes gcc takes "rep movs", some 30 cycles.) */
+INLINE void FN(copy)(T *restrict to, const T *restrict from, long n) {
+    if (n < VL) {
+        FN(copy_part)(to, from, n);
+        return;
+    }
+    long i = 0;
+    for (; i + VL <= n; i += VL) STORE(to + i, LOAD(from + i));
+    if (i < n) STORE(to + n - VL, LOAD(from + n - VL));
+}
+
+/* First n < VL elements only: nothing beyond them is read or written. */
 INLINE VEC FN(load_part)(const T *p, long n) {
     T v[VL] __attribute__((aligned(VB))) = {0};
-    FN(copy)(v, p, n);
+    FN(copy_part)(v, p, n);
     return LOAD(v);
 }
 INLINE void FN(store_part)(T *p, VEC v, long n) {
     T all[VL] __attribute__((aligned(VB)));
     STORE(all, v);
-    FN(copy)(p, all, n);
+    FN(copy_part)(p, all, n);
 }
 
 INLINE void FN(zero)(T *to, long n) {
