@@ -44,12 +44,36 @@ static void FN(pack_run)(const T *from, long output, long channels, long length,
     }
 }
 
-/* `valid` output channels of a weight from o on to rows [kh kw icg] of a panel. Side by side lie the output channels (HWIO), numbers of one
+/* Panels of a group's weight whose output channels lie side by side (HWIO), some at a time: of one alone, each row would be a line in a page of its own. */
+static void FN(pack_side_by_side)(const conv_geometry *g, const conv_weight *w, long group, T *to) {
+    enum { TOGETHER = 4 };
+    const long taps = g->kh * g->kw, icg = g->ic / g->groups, ocg = g->oc / g->groups, panels = FN(panel_count)(ocg);
+    for (long i = 0; i < panels; i += TOGETHER) {
+        const long count = MIN(TOGETHER, panels - i);
+        FN(panel) p[TOGETHER];
+        T *row[TOGETHER];
+        for (long j = 0; j < count; j++) {
+            p[j] = FN(panel_at)(ocg, i + j);
+            row[j] = to + taps * icg * p[j].column;
+        }
+        for (long t = 0; t < taps; t++) {
+            const T *from = FN(tap_of)(g, w, t) + group * ocg;
+            for (long c = 0; c < icg; c++, from += w->channel)
+                for (long j = 0; j < count; row[j] += p[j].nr, j++) {
+                    long l = 0;
+                    for (; l + VL <= p[j].valid; l += VL) STORE(row[j] + l, LOAD(from + p[j].column + l));
+                    for (; l < p[j].nr; l++) row[j][l] = l < p[j].valid ? from[p[j].column + l] : 0;
+                }
+        }
+    }
+}
+
+/* `valid` output channels of a weight from o on to rows [kh kw icg] of a panel. Side by side lie numbers of one output channel
    (OIHW), its taps, turned round perhaps, or its channels (the weight of the input's gradient, of OIHW and of HWIO). */
 static void FN(pack_panel)(const conv_geometry *g, const conv_weight *w, long o, long valid, T *to, long nr) {
     const long taps = g->kh * g->kw, icg = g->ic / g->groups, step = w->column;
     const int by_taps = taps > 1 && (step == 1 || step == -1) && (g->kh == 1 || w->row == g->kw * step), whole = by_taps && step == 1 && w->channel == taps;
-    const long runs = w->output == 1 ? 0 : whole ? 1 : by_taps ? icg : w->channel == 1 ? taps : 0, tap = step < 0 ? taps - 1 : 0;
+    const long runs = whole ? 1 : by_taps ? icg : w->channel == 1 ? taps : 0, tap = step < 0 ? taps - 1 : 0;
     for (long run = 0; run < runs; run++)
         for (long j = 0; j < valid; j += VL) {
             const T *from = FN(tap_of)(g, w, by_taps ? tap : run) + (o + j) * w->output;
@@ -59,16 +83,11 @@ static void FN(pack_panel)(const conv_geometry *g, const conv_weight *w, long o,
             else FN(pack_run)(from, w->output, channels, icg, w->end, icg, 1, to + run * icg * nr + j, nr);
         }
     if (runs) return;
-    /* Rows in the order of memory. */
-    const int taps_inside = w->output != 1;
-    for (long i = 0; i < (taps_inside ? icg : taps); i++)
-        for (long l = 0; l < (taps_inside ? taps : icg); l++) {
-            const long t = taps_inside ? l : i, c = taps_inside ? i : l;
+    for (long c = 0; c < icg; c++)
+        for (long t = 0; t < taps; t++) {
             const T *from = FN(tap_of)(g, w, t) + c * w->channel + o * w->output;
             T *row = to + (t * icg + c) * nr;
-            if (w->output == 1) FN(copy)(row, from, valid);
-            else
-                for (long j = 0; j < valid; j++) row[j] = from[j * w->output];
+            for (long j = 0; j < valid; j++) row[j] = from[j * w->output];
             FN(zero)(row + valid, nr - valid);
         }
 }
@@ -89,12 +108,14 @@ static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *pa
                 }
         return;
     }
-    for (long group = 0; group < g->groups; group++)
-        for (long i = 0; i < FN(panel_count)(ocg); i++) {
-            const FN(panel) p = FN(panel_at)(ocg, i);
-            FN(pack_panel)(g, w, group * ocg + p.column, p.valid, to, p.nr);
-            to += k * p.nr;
-        }
+    for (long group = 0; group < g->groups; group++, to += k * FN(padded)(ocg)) {
+        if (w->output == 1) FN(pack_side_by_side)(g, w, group, to);
+        else
+            for (long i = 0; i < FN(panel_count)(ocg); i++) {
+                const FN(panel) p = FN(panel_at)(ocg, i);
+                FN(pack_panel)(g, w, group * ocg + p.column, p.valid, to + k * p.column, p.nr);
+            }
+    }
 }
 
 /* Elements of the packed weight (transposing writes whole vectors), and columns to which each group's bias is padded (0: not at all). */
