@@ -20,6 +20,7 @@ spec = importlib.util.spec_from_file_location("isa", NATIVE / "isa.py")
 isa = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(isa)
 ISAS = isa.isas_of(sysconfig.get_platform().rsplit("-", 1)[-1])  # the target's, when cross-compiling
+KERNELS = ["setup.py", *(str(p) for pattern in ("isa.py", "*.h", "ukernels/*.c") for p in NATIVE.rglob(pattern))]  # what these are made of
 
 
 class BuildExt(build_ext):
@@ -27,7 +28,7 @@ class BuildExt(build_ext):
         def objects(row):
             sources = [str(NATIVE / "ukernels" / f"{row.symbol}.c")]
             (made,) = self.compiler.object_filenames(sources, output_dir=self.build_temp)
-            if self.force or newer_group(ext.depends, made, "newer"):
+            if self.force or newer_group(KERNELS, made, "newer"):
                 self.compiler.compile(sources, output_dir=self.build_temp, extra_postargs=[*FLAGS, *row.flags])
             return made
 
@@ -48,6 +49,6 @@ core = Extension(
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     libraries=["m"],
-    depends=["setup.py", *(str(p) for pattern in ("*.[ch]", "*.pyx", "*.pxd", "isa.py") for p in NATIVE.rglob(pattern))],
+    depends=[*KERNELS, *(str(p) for p in NATIVE.glob("core.p*"))],
 )
 setup(ext_modules=cythonize([core], include_path=[str(NATIVE)]), cmdclass={"build_ext": BuildExt})
