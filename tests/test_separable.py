@@ -1,6 +1,7 @@
 """Separable convolution against its two parts in float64, by PyTorch."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -78,9 +79,12 @@ def test_against_two_calls(mode, activation, residual):
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("cached", [None, 1 << 16], ids=["this CPU's cache", "64 KiB"])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_threads_and_batch_change_no_bit(layout):
-    """The number of threads decides the size of the bands."""
+def test_threads_and_batch_change_no_bit(layout, cached, monkeypatch):
+    """The number of threads decides the size of the bands; where caches are small, there are some."""
+    if cached:
+        monkeypatch.setattr(sys.modules["cpuconv.separable"], "_size", lambda p, machine: cached)
     x, depthwise, pointwise, bias, _ = data(3, 384, 23, 14, 1, 40, 3)
     if layout == "NHWC":
         x, depthwise, pointwise = turned(x, depthwise, pointwise)
@@ -88,6 +92,9 @@ def test_threads_and_batch_change_no_bit(layout):
     conv = SeparableConv2d(*arrays[1:], padding=1, layout=layout, activation="relu")
     with cpuconv.threads(1):
         expected = conv(arrays[0])
+    between = cpuconv.conv2d(*arrays[:2], padding=1, groups=384, layout=layout)
+    two_calls = cpuconv.conv2d(between, *arrays[2:], layout=layout, activation="relu")
+    np.testing.assert_allclose(expected, two_calls, rtol=0, atol=1e-5 * np.abs(two_calls).max())
     for threads in (2, 7):
         with cpuconv.threads(threads):
             np.testing.assert_array_equal(conv(arrays[0]), expected)

@@ -224,7 +224,7 @@ def _size(p: Problem, machine: cpu.Cpu) -> int:
     """Bytes of a depthwise result that stay in cache for the 1x1; an image with no more is not divided.
 
     NHWC: bands cost little, and leave L2 to the input, the result and the weight. NCHW: the shorter the columns of a band, the more it costs to begin
-    them; with an AVX2 CPU of 512 KiB of L2, bands of all of it were 1.03 times as fast as two calls, of a sixteenth 0.91 times.
+    them; with an AVX2 CPU of 512 KiB of L2, bands of all of it were 1.00 to 1.03 times as fast as two calls, of a sixteenth 0.91 times.
     """
     return machine.l2 if p.layout == "nchw" else min(machine.l2 // 2, 128 << 10)
 
