@@ -31,6 +31,13 @@ def forget_memory() -> None:
 
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """Algorithms are timed for a moment each; no limit of time is met."""
+    monkeypatch.setattr(tuning, "ENOUGH", 0.02)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_tune_measures_saves_and_returns_winners():
     tuned = cpuconv.tune([*SMALL, PROBLEM], time_limit=60)
     assert list(tuned) == [*SMALL, SPEC]
@@ -51,6 +58,7 @@ def test_tune_takes_integers(dtype):
     assert cpuconv.tune(spec, time_limit=1)[spec].algorithm == "int8_gemm"
 
 
+@pytest.mark.usefixtures("hasty")
 def test_tune_takes_layers():
     conv = Conv2d(np.ones((16, 16, 3, 3), np.float32), np.ones(16), padding=1, accuracy="strict")
     ((spec, (name, _)),) = cpuconv.tune(conv, (2, 16, 20, 20), time_limit=60).items()
@@ -85,23 +93,25 @@ def test_tune_keeps_to_its_time(monkeypatch):
     assert done[-1] == (3.0, 3, SMALL[-1])
 
 
+@pytest.mark.usefixtures("hasty")
 def test_what_is_slow_to_prepare_is_tried_once(monkeypatch):
     prepared = []
-    call = tuning._Arrays.call
+    call, clock = tuning._Arrays.call, time.perf_counter
 
     def slow(arrays, algorithm, cpu):
         prepared.append(algorithm.name)
-        if algorithm.name == "im2col":
-            time.sleep(2)  # more than is left afterwards
         return call(arrays, algorithm, cpu)
 
+    # of 3000 seconds, preparing im2col takes more than a problem's share
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: clock() + 2000 * prepared.count("im2col"))
     monkeypatch.setattr(tuning._Arrays, "call", slow)
     monkeypatch.setattr(tuning, "contestants", lambda *args: [a for a in ALGORITHMS if a.name in ("implicit_gemm", "im2col")])
-    assert len(cpuconv.tune(SMALL, time_limit=3)) == 3
+    assert len(cpuconv.tune(SMALL, time_limit=3000)) == 3
     assert prepared.count("implicit_gemm") == 3
     assert prepared.count("im2col") == 1
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_tune_keeps_what_it_has(error):
     def progress(done, total, spec):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import cpuconv
-from cpuconv import Conv2d, Problem, Tuned, cpu, planner, wisdom
+from cpuconv import Conv2d, Problem, Tuned, cpu, planner, tuning, wisdom
 from cpuconv.algorithms import ALGORITHMS
 from cpuconv.planner import Budget
 from cpuconv.wisdom import Measured
@@ -226,6 +226,7 @@ def test_a_damaged_or_foreign_file_is_reported_once_and_kept(how):
 
 @pytest.mark.parametrize("obstacle", ["file", "full"])
 def test_where_nothing_can_be_saved_tuning_works_in_memory(obstacle, directory, monkeypatch):
+    monkeypatch.setattr(tuning, "ENOUGH", 0.02)
     if obstacle == "file":
         directory.write_text("in the way")
     else:

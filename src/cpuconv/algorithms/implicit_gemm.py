@@ -41,7 +41,7 @@ PIXELS = 192  # output pixels of a block, at least, where they are rows of the p
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 4
+    version = 5
     plain = True
     strided = True
 

@@ -16,7 +16,7 @@ from cpuconv.layers import Conv2d
 from cpuconv.plan import Array, aligned_empty
 from cpuconv.problem import Problem
 
-ROUNDS = 3
+ROUNDS = 6  # a busy neighbour takes a part of a core for some seconds, or for less than a tenth
 PAUSE = 0.015  # seconds: the threads of other libraries spin a while after their last call
 WRONG = 1e-2  # an error over this part of max|y| is not rounding: the result is another one
 

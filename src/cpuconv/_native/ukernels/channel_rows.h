@@ -127,7 +127,7 @@ static int FN(channel_task)(void *context, long index) {
             t.b_step = in_place ? p.nr : p.nr * kc;
             FN(add_panel)(&t, &p, tiles, each, &kinds);
             if (j < panels - 1) continue;
-            FN(gemm_across)(tiles, each, kinds, rows, k, c_row);
+            FN(gemm_across)(tiles, each, kinds, rows, NULL, NULL, k, c_row);
             kinds = 0;
         } else FN(gemm_even_rows)(&t, &p, rows, k, c_row);
         if (pass == passes - 1 && job->act.kind > ACT_CLIP)

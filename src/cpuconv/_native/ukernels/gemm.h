@@ -173,6 +173,12 @@ INLINE void FN(step_down)(FN(tile) *t, long rows, long a_step, long c_step) {
     if (t->bias_m) t->bias_m += rows;
 }
 
+INLINE void FN(next_offsets)(FN(tile) *t, long rows) {
+    t->aoff += rows;
+    t->coff += rows;
+    t->zoff += rows;
+}
+
 /* All tiles of `rows` rows on one panel, in heights as even as can be. After a tile of h rows, A, C and z are h times their steps further on,
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
@@ -187,10 +193,7 @@ INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_ste
             some = 1;
         }
         FN(step_down)(&t, some * height, a_step, c_step);
-        if (c_step) continue;
-        t.aoff += height;
-        t.coff += height;
-        t.zoff += height;
+        if (!c_step) FN(next_offsets)(&t, height);
     }
 }
 
@@ -233,17 +236,19 @@ INLINE void FN(add_panel)(FN(tile) *t, const FN(panel) *p, FN(tile) *tiles, FN(p
     panels[(*kinds)++] = *p;
 }
 
-/* As gemm_even_rows on some panels whose columns of C follow each other (tiles[i]: of panels[i] and its equals, `repeat` in all), one row of tiles
-   after another, so that C is written in the order of memory. */
-IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, long count, long rows, long a_step, long c_step) {
-    long aoff[8], coff[8];
-    for (long i = 0; i < 8; i++) {
-        aoff[i] = i * a_step;
-        coff[i] = i * c_step;
+/* Some panels whose columns of C follow each other (tiles[i]: of panels[i] and its equals, `repeat` in all), one row of tiles after another, so that
+   A is read once and C is written in the order of memory. Rows at any offsets, or, where those are NULL, as far from each other. */
+IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, long count, long rows, const long *aoff, const long *coff, long a_step,
+                                      long c_step) {
+    long first_a[8], first_c[8];
+    const int even = !aoff;
+    for (long i = 0; even && i < 8; i++) {
+        first_a[i] = i * a_step;
+        first_c[i] = i * c_step;
     }
     for (long j = 0; j < count; j++) {
-        tiles[j].aoff = aoff;
-        tiles[j].coff = tiles[j].zoff = coff;
+        tiles[j].aoff = even ? first_a : aoff;
+        tiles[j].coff = tiles[j].zoff = even ? first_c : coff;
     }
     const int n = (int)ceil_div(rows, FN(gemm_mr)[0][panels[0].nv]), low = (int)rows / n, higher = (int)rows % n;
     for (int i = 0; i < n; i++) {
@@ -251,7 +256,8 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
         for (long j = 0; j < count; j++) {
             if (panels[j].valid == panels[j].nr) FN(gemm_ukernels)[0][panels[j].nv][height - 1](tiles + j);
             else FN(gemm_edge)(tiles + j, panels + j, height);
-            FN(step_down)(tiles + j, height, a_step, c_step);
+            if (even) FN(step_down)(tiles + j, height, a_step, c_step);
+            else FN(next_offsets)(tiles + j, height);
         }
     }
 }

@@ -237,7 +237,8 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const long passes = MAX(1, ceil_div(total, job->blocking->kc)), panels = last - first;
     const int unpacked = job->blocking->unpacked;
     T *copy = take(&s, 0);
-    const int across = !unpacked && even && passes == 1 && view->y_column == 1 && panels > 1 && 2 * total * NV_MAX * VB <= FN(ACROSS);
+    /* at uneven offsets each tile of a panel is a call: to make it for all panels at once pays where sums are short */
+    const int few = even ? 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM, across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && few;
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > FAR;
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
@@ -280,7 +281,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
             const long column = each[0].column, end = p.column + p.nr;
             if (i < last - 1 && total * (end + NV_MAX * VL - column) * (long)sizeof(T) <= FN(ACROSS)) continue;
             t.c = tiles[0].c;
-            FN(gemm_across)(tiles, each, kinds, rows, x_pixel, y_pixel);
+            FN(gemm_across)(tiles, each, kinds, rows, even ? NULL : aoff, coff, x_pixel, y_pixel);
             kinds = 0;
             p.valid += p.column - column;
         }
