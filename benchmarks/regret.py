@@ -30,7 +30,7 @@ from cpuconv.planner import Budget
 HOPELESS = 4.0  # candidates predicted at so many times the best are not timed, but for the first three
 SURE = 3
 ROUNDS = 4  # of the second meeting: each is as long as the first
-CHANNELS = ((1, 1, 1), (1, 3, 1), (3, 1, 1), (3, 3, 1), (3, 3, 3), (4, 4, 4), (8, 8, 1), (8, 8, 8))  # of pictures: in, out, groups
+CHANNELS = ((1, 1, 1), (1, 3, 1), (3, 1, 1), (3, 3, 1), (3, 3, 3), (4, 4, 4), (8, 8, 1), (8, 8, 8), (16, 32, 1), (32, 64, 1))  # in, out, groups
 FILTERS = ((1, 1), (3, 1), (3, 2), (5, 1), (5, 2))  # kernel, stride
 SIZES = (16, 64, 256, 1024)
 
@@ -50,7 +50,7 @@ class Regret:
 
 
 def pictures() -> list[Layer]:
-    """Filters of pictures of few channels, which no network of the list has."""
+    """Filters of pictures, and of maps of few channels, whose sides are powers of two, which no network of the list has."""
     problems = (
         f"n1_ic{ic}_ih{size}_iw{size}_oc{oc}_kh{k}_kw{k}_s{stride}_p{k // 2}_d1_g{groups}_f32_nchw"
         for (ic, oc, groups), size, (k, stride) in product(CHANNELS, SIZES, FILTERS)
@@ -83,7 +83,7 @@ def regret(layer: Layer, layout: str, threads: int, seconds: float) -> Regret:
 
 @click.command(help=__doc__.splitlines()[0])
 @click.option("--layers", "pattern", default="", metavar="REGEX", help="Only layers whose name matches.")
-@click.option("--pictures", "of_pictures", is_flag=True, help="Pictures of 1 to 8 channels instead of networks' layers.")
+@click.option("--pictures", "of_pictures", is_flag=True, help="Pictures and maps of few channels instead of networks' layers.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=0.03, show_default=True, help="For each layer and algorithm.")
 @click.option("--worst", default=20, show_default=True, help="How many layers to print.")

@@ -209,6 +209,8 @@ class Direct:
         compute = p.flops / cpu.peak(p.dtype) * share * waste * overhead + p.n * copied / (1e9 * cpu.ghz)
         if t.form != "channels" and p.oc < t.nr:  # lanes that store nothing are masked: 1.2 to 1.5 times the time
             compute *= 1.35
+        if t.form == "pixels" and t.mr * t.nv < 8:  # six sums do not hide the latency of multiply-adds
+            compute *= 1.5
         weight = p.oc * p.k * p.itemsize
         if weight > cpu.l2 // 2:  # all of it passes for each row of tiles
             compute *= 1.2

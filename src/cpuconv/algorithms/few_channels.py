@@ -95,6 +95,8 @@ class FewChannels:
         apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
         if self._copied(p, cpu):
             cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)
+        else:
+            cycles *= native.crowded(p, cpu)
         lines = p.icg * p.kh * across  # rows of the copy that a tile reads: each from L2 if L1 does not hold them
         if vl * p.itemsize < 64 and lines * 24 * vl * p.itemsize > 1.5 * cpu.l1:  # measured with AVX2 only; wider tiles do more with a line
             cycles += -(-p.oc // 6) * p.oh * columns / (2 * vl) * 1.5 * lines * 64 / cpu.rates.l2 * cpu.ghz

@@ -111,6 +111,8 @@ class ImplicitGemm:
             if p.kh * p.kw > 1 or p.stride != (1, 1) or any(p.padding):  # packing: a load and a store a vector, or element by element
                 steps = (3 / vl if p.stride[1] == 1 else 1) + 8 / p.ow
                 compute += p.n * p.groups * pixels * p.k * steps * cycle
+            elif p.ocg < 24:  # rows of more channels read copies of such planes
+                compute *= native.crowded(p, cpu)
             workspace = b.kc * b.block * p.itemsize
         elif self._few_outputs(p, cpu):
             run, runs = (p.kw * p.icg, p.kh) if p.dilation[1] == 1 else (p.icg, p.kh * p.kw)  # side by side in memory

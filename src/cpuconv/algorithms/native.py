@@ -98,6 +98,11 @@ def shared_lines(p: Problem, cpu: Cpu) -> float:
     return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
 
 
+def crowded(p: Problem, cpu: Cpu) -> float:
+    """How many times as long it takes to read all channels of some pixels from planes that begin whole pages apart, whose lines meet in one set of L1."""
+    return 1.5 if p.ih * p.iw * p.itemsize % 4096 == 0 and cpu.isa_row.vector_bytes < 64 else 1.0  # measured with AVX2 only
+
+
 def pack_seconds(size: float, rate: float) -> float:
     """Packing a weight into so many bytes of new memory, at a rate of bytes a second; large memory comes from the system, page by page."""
     return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)

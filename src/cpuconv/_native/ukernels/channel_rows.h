@@ -79,7 +79,7 @@ static int FN(channel_task)(void *context, long index) {
     /* Rows of planes lie in as many pages: for more than the TLB holds, a copy is faster from some number of uses on; sooner where they meet in few
        sets of L1. */
     const long lines = in->xs.channel * (long)sizeof(T) % 4096 / LINE_BYTES;
-    const int repaid = (k >= 64 && rows >= 112) || (VB == 64 ? k >= 128 && rows >= 48 && lines % 16 == 0 : (k >= 256 && rows >= 64) || (rows >= 32 && lines % 16 == 0));
+    const int repaid = (k >= 64 && rows >= 112) || (VB == 64 ? k >= 128 && rows >= 48 && lines % 16 == 0 : (k >= 256 && rows >= 64) || (rows >= (lines ? 32 : 24) && lines % 16 == 0));
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
     const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(pixels) * (long)sizeof(T) <= FN(ACROSS);
