@@ -99,7 +99,7 @@ def shared_lines(p: Problem, cpu: Cpu) -> float:
 
 
 def crowded(p: Problem, cpu: Cpu) -> float:
-    """How many times as long it takes to read all channels of some pixels from planes that begin whole pages apart, whose lines meet in one set of L1."""
+    """How many times as long it takes to read all channels of some pixels from planes whole pages apart, whose lines meet in one set of L1."""
     return 1.5 if p.ih * p.iw * p.itemsize % 4096 == 0 and cpu.isa_row.vector_bytes < 64 else 1.0  # measured with AVX2 only
 
 
