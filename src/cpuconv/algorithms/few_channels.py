@@ -19,7 +19,7 @@ PICTURE = 8  # channels of either kind, in NHWC
 
 class FewChannels:
     name = "few_channels"
-    version = 3
+    version = 4
     plain = True
     strided = True
 

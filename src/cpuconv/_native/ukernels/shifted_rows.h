@@ -248,11 +248,13 @@ static void FN(shifted_pack)(const conv_geometry *g, const T *w, T *to) {
                 for (long o = part(ocg, tiles, i); o < part(ocg, tiles, i + 1); o++) *to++ = w[(group * ocg + o) * output + j / taps * channel + j % taps * tap];
 }
 
-/* Of 1x1, narrow rows that follow each other in memory become wide ones. */
+/* Of 1x1, rows that follow each other in memory become longer ones, as long as L1 holds all channels of one, and narrow ones become wide in any case. */
 static void FN(shifted_join_rows)(conv_geometry *g, conv_tensors *t) {
     const int follow = t->xs.pixel == 1 && t->xs.row == g->iw && t->ys.pixel == 1 && t->ys.row == g->ow;
     if (g->kh * g->kw > 1 || !follow || g->ow != g->iw || g->oh != g->ih || !FN(shifted_in_place)(g, &t->xs)) return;
-    long some = 1;
+    const long most = MIN(32 * VL, IN_L1 / (g->ic / g->groups * (long)sizeof(T)));
+    long some = MIN(g->oh, MAX(1, most / g->ow));
+    while (g->oh % some) some--;
     while (some < g->oh && (g->oh % some || !FN(shifted_wide)(some * g->ow))) some++;
     g->oh = g->ih /= some;
     g->ow = g->iw *= some;
