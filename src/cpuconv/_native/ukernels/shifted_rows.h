@@ -248,12 +248,13 @@ static void FN(shifted_pack)(const conv_geometry *g, const T *w, T *to) {
                 for (long o = part(ocg, tiles, i); o < part(ocg, tiles, i + 1); o++) *to++ = w[(group * ocg + o) * output + j / taps * channel + j % taps * tap];
 }
 
-/* Of 1x1, rows that follow each other in memory become longer ones, as long as L1 holds all channels of one, and narrow ones become wide in any case. */
-static void FN(shifted_join_rows)(conv_geometry *g, conv_tensors *t) {
+/* Of 1x1, rows that follow each other in memory become longer ones, as long as `enough` are left and L1 holds all channels of one; narrow ones become
+   wide in any case. */
+static void FN(shifted_join_rows)(conv_geometry *g, conv_tensors *t, long enough) {
     const int follow = t->xs.pixel == 1 && t->xs.row == g->iw && t->ys.pixel == 1 && t->ys.row == g->ow;
     if (g->kh * g->kw > 1 || !follow || g->ow != g->iw || g->oh != g->ih || !FN(shifted_in_place)(g, &t->xs)) return;
     const long most = MIN(32 * VL, IN_L1 / (g->ic / g->groups * (long)sizeof(T)));
-    long some = MIN(g->oh, MAX(1, most / g->ow));
+    long some = MAX(1, MIN(g->oh / enough, most / g->ow));
     while (g->oh % some) some--;
     while (some < g->oh && (g->oh % some || !FN(shifted_wide)(some * g->ow))) some++;
     g->oh = g->ih /= some;
@@ -266,8 +267,8 @@ static int FN(shifted_rows)(const conv_geometry *geometry, const conv_blocking *
     conv_geometry joined = *geometry, *const g = &joined;
     conv_tensors t = *tensors;
     FN(shifted_job) job = {g, &t, act, 1, g->nhwc ? g->groups : 1};
-    if (!t.residual) FN(shifted_join_rows)(g, &t);
-    const long parts = g->n * (g->groups / job.groups), enough = threads > 1 ? MIN(g->oh, ceil_div(4 * threads, parts)) : 1; /* for all threads to end together */
-    job.bands = MAX(ceil_div(g->oh, blocking->block), enough);
+    const long parts = g->n * (g->groups / job.groups), enough = threads > 1 ? ceil_div(4 * threads, MAX(1, parts)) : 1; /* for all threads to end together */
+    if (!t.residual) FN(shifted_join_rows)(g, &t, enough);
+    job.bands = MAX(ceil_div(g->oh, blocking->block), MIN(g->oh, enough));
     return pool_run(FN(shifted_task), &job, parts * job.bands, threads);
 }
