@@ -99,8 +99,9 @@ def shared_lines(p: Problem, cpu: Cpu) -> float:
 
 
 def crowded(p: Problem, cpu: Cpu) -> float:
-    """How many times as long it takes to read all channels of some pixels from planes whole pages apart, whose lines meet in one set of L1."""
-    return 1.5 if p.ih * p.iw * p.itemsize % 4096 == 0 and cpu.isa_row.vector_bytes < 64 else 1.0  # measured with AVX2 only
+    """How many times as long a 1x1 of many planes takes to read them in place where they lie whole pages apart: their lines meet in one set of L1."""
+    crowd = p.kh * p.kw == 1 and p.icg >= 8 and p.ih * p.iw * p.itemsize % 4096 == 0
+    return 1.5 if crowd and cpu.isa_row.vector_bytes < 64 else 1.0  # measured with AVX2, and for 1x1, only
 
 
 def pack_seconds(size: float, rate: float) -> float:

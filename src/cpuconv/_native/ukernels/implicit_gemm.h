@@ -238,7 +238,8 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const int unpacked = job->blocking->unpacked;
     T *copy = take(&s, 0);
     /* at uneven offsets each tile of a panel is a call: to make it for all panels at once pays where sums are short */
-    const int few = even ? 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM, across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && few;
+    const int pays = even ? 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM;
+    const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > FAR;
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
