@@ -38,13 +38,13 @@ def _settled(value: Any) -> bool:
 
 def _as_they_are(x: Any, weight: Any, bias: Any, out: Any) -> bool:
     """Whether the arrays need no conversion, and out is apart from weight and bias."""
+    if type(x) is not np.ndarray or x.dtype not in NUMPY_DTYPES.values() or not x.flags.c_contiguous:
+        return False
     inputs = (x, weight) if bias is None else (x, weight, bias)
-    return (
-        all(type(a) is np.ndarray and a.dtype is x.dtype for a in inputs)
-        and x.dtype in NUMPY_DTYPES.values()
-        and x.flags.c_contiguous
-        and (out is None or (type(out) is np.ndarray and out.dtype is x.dtype and not any(np.may_share_memory(out, a) for a in inputs)))
-    )
+    for a in inputs if out is None else (*inputs, out):  # a loop: a generator takes a third of a microsecond more
+        if type(a) is not np.ndarray or a.dtype is not x.dtype:
+            return False
+    return out is None or not any(np.may_share_memory(out, a) for a in inputs)
 
 
 def _run(planned: Planned, bind: Bind, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array | None:

@@ -234,16 +234,15 @@ def plan(problem: Problem, budget: Budget, cpu: Cpu | None = None) -> Plan:
     UnsupportedError
         As `choose`.
     """
-    cpu = cpu or cpu_module.detect()
-    return kept((problem, budget), lambda: _made(problem, budget, cpu), cpu)
+    return kept((problem, budget), lambda: _made(problem, budget, cpu or cpu_module.detect()), cpu)
 
 
 def kept(key: Hashable, make: Callable[[], Kept], cpu: Cpu | None = None) -> Kept:
-    """What is kept under a key, on a CPU and in the present state of the wisdom; or else is made, and kept.
+    """What is kept under a key, on a CPU (this one, if none is given) and in the present state of the wisdom; or else is made, and kept.
 
     Layers keep more than the plan so: what it takes to find the problem in arguments costs ten times what it takes to find them here.
     """
-    key = (key, cpu or cpu_module.detect(), wisdom.changes)
+    key = (key, cpu, wisdom.changes)
     found: Kept | None = _cache.get(key)
     if found is None:
         found = make()

@@ -36,7 +36,8 @@ def _unpadded_1x1(p: Problem) -> bool:
 
 
 FAR = 1 << 20  # bytes of a weight that does not stay in L2
-PIXELS = 192  # output pixels of a block, at least, where they are rows of the product
+PIXELS = 192  # output pixels of a block where they are rows of the product: at least of NCHW, at most of NHWC
+UNPACKED_PIXELS = 2 * PIXELS  # at most, where each block packs the weight anew
 
 
 class ImplicitGemm:
@@ -161,7 +162,7 @@ class UnpackedGemm(ImplicitGemm):
     """On a weight that is used once, so that it does not pay to pack it first: panels are packed for each block of pixels, when their turn comes."""
 
     name = "unpacked_gemm"
-    version = 2
+    version = 3
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         if rejection := super().supports(problem, cpu):
@@ -181,12 +182,13 @@ class UnpackedGemm(ImplicitGemm):
         cost = super().estimate(p, cpu)
         if super()._as_it_is(p, cpu):
             return cost
-        cycles = p.groups * p.k * math.ceil(p.ocg / vl) * (2 + 8 * p.n * _copies(p))  # a load, from beyond L1, and a store of each vector
+        block, step = (UNPACKED_PIXELS, 5) if p.layout == "nhwc" else (PIXELS, 8)
+        cycles = p.groups * p.k * math.ceil(p.ocg / vl) * (2 + step * p.n * _copies(p, block))  # a load, from beyond L1, and a store of each vector
         return replace(cost, seconds=cost.seconds + 1e-9 * cycles / cpu.ghz, workspace=cost.workspace + b.kc * 4 * vl * p.itemsize, packed=0)
 
 
-def _copies(p: Problem) -> float:
-    """How often each product's weight is copied for one image: once for each block of pixels, which all read the same taps."""
+def _copies(p: Problem, block: int) -> float:
+    """How often each product's weight is copied for one image: once for each block of so many pixels, which all read the same taps."""
 
     def runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int]]:
         """Of outputs along an axis that have the same taps inside the image: their number, and that of the taps."""
@@ -197,4 +199,4 @@ def _copies(p: Problem) -> float:
     top, _, left, _ = p.padding
     rows = runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
     columns = runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
-    return sum(math.ceil(h * w / PIXELS) * i * j for h, i in rows for w, j in columns) / (p.kh * p.kw)
+    return sum(math.ceil(h * w / block) * i * j for h, i in rows for w, j in columns) / (p.kh * p.kw)

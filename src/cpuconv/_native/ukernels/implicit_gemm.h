@@ -204,6 +204,25 @@ INLINE long FN(tap_segments_of)(const conv_geometry *g, const tap_rect *r, const
     return count;
 }
 
+/* `rows` rows of nv vectors each, `row` apart, to one after the other. */
+INLINE void FN(copy_vectors)(const int nv, const T *from, long row, long rows, T *to) {
+    for (; rows > 0; rows--, from += row, to += nv * VL) UNROLL for (int j = 0; j < nv; j++) STORE(to + j * VL, LOAD(from + j * VL));
+}
+
+/* Rows of a weight whose output channels lie side by side to those of a panel. */
+static void FN(copy_rows)(const FN(panel) *p, const T *from, long row, long rows, T *to) {
+    switch (p->valid == p->nr ? p->nv : 0) { /* in the general way a row takes 10 cycles more, as long as some tiles */
+    case 1: FN(copy_vectors)(1, from, row, rows, to); return;
+    case 2: FN(copy_vectors)(2, from, row, rows, to); return;
+    case 3: FN(copy_vectors)(3, from, row, rows, to); return;
+    case 4: FN(copy_vectors)(4, from, row, rows, to); return;
+    }
+    for (; rows > 0; rows--, from += row, to += p->nr) {
+        FN(copy)(to, from, p->valid);
+        FN(zero)(to + p->valid, p->nr - p->valid);
+    }
+}
+
 /* The rows of a piece of an unpacked weight, HWIO or [oc][ic], from output channel o on, to a panel, where the piece is then found. */
 static void FN(pack_piece)(const conv_geometry *g, const T *weight, long o, segment *piece, long count, const FN(panel) *p, T *to) {
     const long icg = g->ic / g->groups;
@@ -211,10 +230,7 @@ static void FN(pack_piece)(const conv_geometry *g, const T *weight, long o, segm
     for (segment *s = piece; s < piece + count; s++, to += s[-1].length * p->nr) {
         for (long j = 0; !g->nhwc && j < p->valid; j += VL)
             FN(pack_run)(weight + (o + j) * icg + s->b, icg, MIN(VL, p->valid - j), s->length, weight + g->oc * icg, s->length, 1, to + j, p->nr);
-        for (long i = 0; g->nhwc && i < s->length; i++) {
-            FN(copy)(to + i * p->nr, weight + (s->b + i) * g->oc + o, p->valid);
-            FN(zero)(to + i * p->nr + p->valid, p->nr - p->valid);
-        }
+        if (g->nhwc) FN(copy_rows)(p, weight + s->b * g->oc + o, g->oc, s->length, to);
         s->b = rows;
         rows += s->length;
     }
@@ -240,7 +256,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     /* at uneven offsets each tile of a panel is a call: to make it for all panels at once pays where sums are short */
     const int pays = even ? 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM;
     const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
-    const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > FAR;
+    const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows of the whole weight, read here and there, are not fetched ahead unasked */
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
     long kinds = 0;
@@ -398,10 +414,10 @@ static int FN(strip_task)(void *context, long index) {
 
 #include "channel_rows.h"
 
-/* Pixels of a block: where they and panels are few, smaller ones, lest one thread have the last one to itself, and as many for each thread. */
-INLINE long FN(block_size)(const conv_geometry *g, long parts, int threads) {
+/* Pixels of a block, at most `most`: where they and panels are few, smaller ones, lest one thread have the last one to itself, and as many for each thread. */
+INLINE long FN(block_size)(const conv_geometry *g, long most, long parts, int threads) {
     const long pixels = g->oh * g->ow, others = MAX(1, parts * g->groups * g->n), wanted = ceil_div(6 * threads, others), few = 24;
-    if (threads == 1 || pixels < few || ceil_div(pixels, PIXEL_BLOCK) >= wanted) return PIXEL_BLOCK;
+    if (threads == 1 || pixels < few || ceil_div(pixels, most) >= wanted) return most;
     const long count = MIN(pixels / few, wanted), more = ceil_div(count, threads) * threads;
     return ceil_div(pixels, pixels / more >= few ? more : MAX(1, count / threads * threads));
 }
@@ -424,7 +440,8 @@ static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking 
     const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(ocg);
     FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};
     pixel_block *blocks = NULL;
-    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, FN(block_size)(g, parts, threads), &blocks);
+    const long most = blocking->unpacked ? 2 * PIXEL_BLOCK : PIXEL_BLOCK; /* each block packs the weight anew */
+    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, FN(block_size)(g, most, parts, threads), &blocks);
     else job.count = ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
     job.blocks = blocks;
