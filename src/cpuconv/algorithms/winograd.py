@@ -100,7 +100,7 @@ class Winograd:
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
-        rate = 0.8e9 if 1 in (p.kh, p.kw) else 0.9e9 if self.points == 4 else 1.3e9  # numbers a second; along one axis, few are made of each that is read
+        rate = 0.8e9 if 1 in (p.kh, p.kw) else 0.9e9 if self.points == 4 else 1.3e9  # numbers a second: along one axis, few from each read
         packing = native.pack_seconds(weight, rate * p.itemsize)
         return Cost(seconds, convolution.workspace(), weight, error, packing)
 
