@@ -78,8 +78,12 @@ def test_what_is_equal_to_a_right_argument_is_not_taken_for_it():
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(
-    ("layout", "size", "kernel", "ic", "oc"), [("NHWC", 7, 3, 64, 140), ("NHWC", 16, 1, 600, 72), ("NHWC", 9, 3, 10, 8), ("NCHW", 5, 1, 700, 150)]
-)
+    ("layout", "size", "kernel", "ic", "oc"),
+    [
+        ("NHWC", 7, 3, 64, 140), ("NHWC", 16, 1, 600, 72), ("NHWC", 9, 3, 10, 8), ("NHWC", 21, 1, 96, 48), ("NHWC", 30, 1, 300, 128),
+        ("NCHW", 5, 1, 700, 150),
+    ],
+)  # fmt: skip
 def test_a_weight_that_is_not_packed_gives_the_same_bits(layout, size, kernel, ic, oc, groups, threads):
     shapes = (2, ic, size, size), (oc, ic // groups, kernel, kernel)
     x, weight = (RNG.standard_normal(shape).astype(np.float32) for shape in shapes)

@@ -125,7 +125,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     /* at uneven offsets each tile of a panel is a call: to make it for all panels at once pays where sums are short */
     const int pays = even ? 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM;
     const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
-    const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows of the whole weight, read here and there, are not fetched ahead unasked */
+    const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows far apart in an unpacked one the CPU fetches too late */
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
     long kinds = 0;
