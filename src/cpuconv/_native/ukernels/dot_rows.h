@@ -53,9 +53,9 @@ IN_MEMORY static void FN(dot_rows)(const FN(tile) *t, long rows, long k, conv_ac
         if (t->bias_n) y += SPLAT(*t->bias_n);
         else y += some == VL ? LOAD(t->bias_m + row) : FN(load_part)(t->bias_m + row, some);
         if (t->z) {
-            T z[VL] = {0};
-            for (long i = 0; i < some; i++) z[i] = t->z[FN(row_at)(t->coff, row + i, t->c_step)];
-            y += LOAD(z);
+            VEC z = {0}; /* of a loop gcc makes gathers, which the microcode against Gather Data Sampling slows down */
+            UNROLL for (int i = 0; i < VL; i++) if (i < some) z[i] = t->z[FN(row_at)(t->coff, row + i, t->c_step)];
+            y += z;
         }
         y = FN(activated)(act, y);
         if (some == VL && FN(row_at)(t->coff, row + VL - 1, t->c_step) - to == VL - 1) STORE(t->c + to, y);
