@@ -75,25 +75,42 @@ def test_what_is_equal_to_a_right_argument_is_not_taken_for_it():
             conv2d(x, weight, bias, **({"stride": 1, "padding": 1, "workspace_limit": 1 << 20, "accuracy": 1.0} | wrong))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize(
-    ("layout", "size", "kernel", "ic", "oc"),
-    [
-        ("NHWC", 7, 3, 64, 140), ("NHWC", 16, 1, 600, 72), ("NHWC", 9, 3, 10, 8), ("NHWC", 21, 1, 96, 48), ("NHWC", 30, 1, 300, 128),
-        ("NCHW", 5, 1, 700, 150),
-    ],
-)  # fmt: skip
-def test_a_weight_that_is_not_packed_gives_the_same_bits(layout, size, kernel, ic, oc, groups, threads):
-    shapes = (2, ic, size, size), (oc, ic // groups, kernel, kernel)
-    x, weight = (RNG.standard_normal(shape).astype(np.float32) for shape in shapes)
+def packed_and_unpacked(draw, layout, size, kernel, ic, oc, groups, threads, **options):
+    """conv2d by implicit_gemm and by unpacked_gemm on random numbers."""
+    x, weight, bias = (draw(shape).astype(np.float32) for shape in ((2, ic, size, size), (oc, ic // groups, kernel, kernel), (oc,)))
     if layout == "NHWC":
         x, weight = x.transpose(0, 2, 3, 1), weight.transpose(2, 3, 1, 0)
     with cpuconv.threads(threads):
-        packed, unpacked = (
-            conv2d(x, weight, stride=1, padding=kernel // 2, groups=groups, layout=layout, algorithm=algorithm)
+        return [
+            conv2d(x, weight, bias, groups=groups, layout=layout, algorithm=algorithm, **options)
             for algorithm in ("implicit_gemm", "unpacked_gemm")
-        )
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("layout", "size", "ic", "oc"),
+    [("NHWC", 16, 600, 72), ("NHWC", 21, 96, 48), ("NHWC", 30, 300, 128), ("NHWC", 30, 1100, 24), ("NCHW", 5, 700, 150)],
+)
+def test_a_1x1_weight_that_is_not_packed_gives_the_same_bits(layout, size, ic, oc, groups, threads):
+    packed, unpacked = packed_and_unpacked(RNG.standard_normal, layout, size, 1, ic, oc, groups, threads)
+    np.testing.assert_array_equal(unpacked, packed)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("size", "kernel", "ic", "oc", "padding", "dilation", "stride"),
+    [
+        (7, 3, 64, 140, 1, 1, 1), (9, 3, 10, 8, 2, 1, 2), (40, 3, 20, 40, 1, 1, 1), (31, 5, 6, 24, 3, 1, 1), (12, 2, 1030, 16, 0, 1, 2),
+        (6, 3, 8, 16, 9, 9, 1), (30, 3, 16, 16, 12, 12, 1), (5, 3, 8, 40, 7, 1, 1),
+    ],
+)  # fmt: skip
+def test_taps_of_a_weight_that_is_not_packed(size, kernel, ic, oc, padding, dilation, stride, groups, threads):
+    """One after the other, so that sums have another order: integers show each tap that is lost, doubled or misplaced."""
+    options = {"padding": padding, "dilation": dilation, "stride": stride, "activation": "relu"}
+    packed, unpacked = packed_and_unpacked(lambda shape: RNG.integers(-4, 5, shape), "NHWC", size, kernel, ic, oc, groups, threads, **options)
     np.testing.assert_array_equal(unpacked, packed)
 
 

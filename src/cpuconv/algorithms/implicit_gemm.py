@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import groupby
 
 from cpuconv._native import core
 from cpuconv.algorithms import native
@@ -30,6 +29,16 @@ def valid_tap_share(p: Problem) -> float:
     return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
 
 
+def _read_tap_share(p: Problem) -> float:
+    """The share of the taps that read the image for any output."""
+
+    def axis(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> float:
+        return sum(any(0 <= o * stride - pad + t * dilation < size for o in range(out)) for t in range(taps)) / taps
+
+    top, _, left, _ = p.padding
+    return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
+
+
 def _unpadded_1x1(p: Problem) -> bool:
     inside = not p.padding[0] and not p.padding[2] and (p.oh - 1) * p.stride[0] < p.ih and (p.ow - 1) * p.stride[1] < p.iw
     return p.kh * p.kw == 1 and inside
@@ -37,7 +46,7 @@ def _unpadded_1x1(p: Problem) -> bool:
 
 FAR = 1 << 20  # bytes of a weight that does not stay in L2
 PIXELS = 192  # output pixels of a block where they are rows of the product: at least of NCHW, at most of NHWC
-UNPACKED_PIXELS = 2 * PIXELS  # at most, where each block packs the weight anew
+UNPACKED_PIXELS = 4 * PIXELS  # of NHWC, where each block packs the weight anew
 
 
 class ImplicitGemm:
@@ -72,6 +81,10 @@ class ImplicitGemm:
     def _as_it_is(self, p: Problem, cpu: Cpu) -> bool:
         """Whether the kernels read the weight itself: the form of channel rows and of few outputs is [O][kh kw C]."""
         return (self._channel_rows(p, cpu) and 1 in (p.kh * p.kw, p.icg)) or (self._few_outputs(p, cpu) and p.oc == 1)
+
+    def _sums(self, p: Problem) -> float:
+        """In how many an output is added up."""
+        return 1.0
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         nr = cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
@@ -125,8 +138,8 @@ class ImplicitGemm:
             share = valid_tap_share(p)
             # visiting the accumulators costs some steps of the summation; in tiles of 16 registers the more, the narrower they are
             width = math.ceil(p.ocg / vl) / max(1, math.ceil(p.ocg / vl) // 2)
-            visit = 2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width)
-            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visit * cpu.quickness / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
+            visits = self._sums(p) * (2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width))
+            compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visits * cpu.quickness / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             if p.ocg <= vl / 2:  # half a vector takes as long as a whole one if two of those start in a cycle; eight sums hardly hide their latency
                 compute *= 1.25 * min(2.0, cpu.rates.fma_per_cycle)
             elif p.ocg <= vl and cpu.isa_row.vector_bytes == 32:  # a load for each multiply-add; measured with AVX2 only
@@ -143,7 +156,11 @@ class ImplicitGemm:
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        packing = 5e-8 * p.groups + (3e-6 + 2.6 * weight / cpu.bandwidth(2 * weight) if p.layout == "nhwc" else native.pack_seconds(weight, 13e9))
+        packing = 5e-8 * p.groups
+        if p.layout == "nhwc":  # what does not stay in L2 goes back and forth
+            packing += 3e-6 + (2.6 * weight + 2 * max(0, weight - 2 * cpu.l2)) / cpu.bandwidth(4 * weight)
+        else:
+            packing += native.pack_seconds(weight, 13e9)
         if self._as_it_is(p, cpu):
             packing = 0.0
         return Cost(seconds, workspace, weight, native.plain_error(p), packing)
@@ -159,10 +176,10 @@ class ImplicitGemm:
 
 
 class UnpackedGemm(ImplicitGemm):
-    """On a weight that is used once, so that it does not pay to pack it first: panels are packed for each block of pixels, when their turn comes."""
+    """On a weight that is used once, so that it does not pay to pack it first: pieces are packed for each block of pixels, when their turn comes."""
 
     name = "unpacked_gemm"
-    version = 3
+    version = 4
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         if rejection := super().supports(problem, cpu):
@@ -174,8 +191,12 @@ class UnpackedGemm(ImplicitGemm):
     def _as_it_is(self, p: Problem, cpu: Cpu) -> bool:
         return True
 
+    def _sums(self, p: Problem) -> float:
+        return p.kh * p.kw * valid_tap_share(p) if p.layout == "nhwc" else 1.0  # tap by tap
+
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        return super().blocking(p, cpu)._replace(unpacked=True)
+        blocking = super().blocking(p, cpu)._replace(unpacked=True)
+        return blocking._replace(block=UNPACKED_PIXELS) if p.layout == "nhwc" else blocking
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, vl, b = problem, cpu.vector_length(problem.dtype), self.blocking(problem, cpu)
@@ -183,20 +204,6 @@ class UnpackedGemm(ImplicitGemm):
         if super()._as_it_is(p, cpu):
             return cost
         block, step = (UNPACKED_PIXELS, 5) if p.layout == "nhwc" else (PIXELS, 8)
-        cycles = p.groups * p.k * math.ceil(p.ocg / vl) * (2 + step * p.n * _copies(p, block))  # a load, from beyond L1, and a store of each vector
+        copies = p.n * math.ceil(p.oh * p.ow / block) * _read_tap_share(p)
+        cycles = p.groups * p.k * math.ceil(p.ocg / vl) * (2 + step * copies)  # a load, from beyond L1, and a store of each vector
         return replace(cost, seconds=cost.seconds + 1e-9 * cycles / cpu.ghz, workspace=cost.workspace + b.kc * 4 * vl * p.itemsize, packed=0)
-
-
-def _copies(p: Problem, block: int) -> float:
-    """How often each product's weight is copied for one image: once for each block of so many pixels, which all read the same taps."""
-
-    def runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int]]:
-        """Of outputs along an axis that have the same taps inside the image: their number, and that of the taps."""
-        starts = range(-pad, out * stride - pad, stride)
-        inside = ((max(0, -(start // dilation)), min(taps, (size - start - 1) // dilation + 1)) for start in starts)  # first, and past the last
-        return [(len(list(run)), max(0, last - first)) for (first, last), run in groupby(inside)]
-
-    top, _, left, _ = p.padding
-    rows = runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
-    columns = runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
-    return sum(math.ceil(h * w / block) * i * j for h, i in rows for w, j in columns) / (p.kh * p.kw)

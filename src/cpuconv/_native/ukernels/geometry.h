@@ -19,6 +19,13 @@ INLINE void valid_taps(long o, long stride, long pad, long dilation, long taps, 
     if (*last < *first) *last = *first;
 }
 
+/* Outputs of one axis of which a tap falls inside [0, size): first and one past last. */
+INLINE void outputs_of_tap(long tap, long outputs, long stride, long pad, long dilation, long size, long *first, long *last) {
+    const long start = tap * dilation - pad;
+    *first = start >= 0 ? 0 : MIN(outputs, ceil_div(-start, stride));
+    *last = start >= size ? *first : MAX(*first, MIN(outputs, (size - 1 - start) / stride + 1));
+}
+
 /* The run of outputs from o on, below `end`, with the same valid taps. Runs are few (at most 2 taps + 1), so a scan with
    doubling steps is not needed: bisection on the monotone bounds finds the end. */
 INLINE long same_taps_end(long o, long end, long stride, long pad, long dilation, long taps, long size, long *first, long *last) {
@@ -54,6 +61,17 @@ typedef struct {
     tap_rect rect;
     long p0, p1;
 } pixel_block;
+
+/* The output pixels of rows [oy0, oy1) that read a tap. */
+static pixel_block pixels_of_tap(const conv_geometry *g, long tap, long oy0, long oy1) {
+    const long ky = tap / g->kw, kx = tap % g->kw;
+    tap_rect r = {.ky0 = ky, .ky1 = ky + 1, .kx0 = kx, .kx1 = kx + 1};
+    outputs_of_tap(ky, g->oh, g->sh, g->pt, g->dh, g->ih, &r.oy0, &r.oy1);
+    outputs_of_tap(kx, g->ow, g->sw, g->pl, g->dw, g->iw, &r.ox0, &r.ox1);
+    r.oy0 = MAX(oy0, r.oy0);
+    r.oy1 = MAX(r.oy0, MIN(oy1, r.oy1));
+    return (pixel_block){r, 0, rect_pixels(&r)};
+}
 
 /* Divides output rows [oy0, oy1) into blocks of at most `size` pixels; *blocks is to be freed. Returns their number, or -1. */
 static long pixel_blocks(const conv_geometry *g, long oy0, long oy1, long size, pixel_block **blocks) {

@@ -149,9 +149,11 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
             t.span = (part(total, passes, pass + 1) - part(total, passes, pass)) * p.nr;
             t.next = far ? t.span : 0;
             if (unpacked) {
-                const long o = group * ocg + p.column, row = cursor < all + count ? cursor->b + done : all->b;
+                const long o = group * ocg + p.column;
+                /* next are the same rows of the next panel, or the next rows of the first one */
+                const T *next = weight + (i < last - 1 ? all->b * g->oc + o + p.nr : (all->b + total) * g->oc + group * ocg + FN(panel_at)(ocg, first).column);
                 FN(pack_piece)(g, weight, o, piece, t.count, &p, copy);
-                t.next = far && g->nhwc ? weight + row * g->oc + (cursor < all + count ? o : o + p.nr) - copy : 0; /* the next rows, or the next panel */
+                t.next = far && g->nhwc ? next - copy : 0;
                 t.next_row = g->oc;
             }
             if (pass == passes - 1) FN(set_clip)(&t, act);
@@ -218,6 +220,52 @@ static int FN(nhwc_task)(void *context, long index) {
                                 (T *)in->y + y0, in->residual ? (const T *)in->residual + y0 : NULL, in->ys.row, in->ys.pixel, 1};
     if (FN(few_outputs)(g)) FN(dot_pixels)(job, block, &view, p.group, s);
     else FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(ocg), job->act, s);
+    return 0;
+}
+
+/* y = bias + z in output rows [oy0, oy1), columns [c0, c1). */
+static void FN(begin_sums)(const conv_geometry *g, const FN(gemm_view) *view, long oy0, long oy1, const T *bias, long c0, long c1) {
+    for (long oy = oy0; oy < oy1; oy++)
+        for (long ox = 0; ox < g->ow; ox++) {
+            const long at = oy * view->y_row + ox * view->y_pixel;
+            for (long c = c0; c < c1; c++) view->y[at + c] = view->z ? bias[c] + view->z[at + c] : bias[c];
+        }
+}
+
+/* NHWC with an unpacked weight: a band of output rows. A piece of the weight is one tap of some channels, packed once for all pixels of the band that read
+   the tap: for rectangles of pixels that share all their taps it would be packed for each. The piece's pixels stay in L2 while all panels pass. */
+static int FN(unpacked_task)(void *context, long index) {
+    const FN(gemm_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *in = job->tensors;
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
+    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(ocg));
+    if (p.first == p.last) return 0;
+    const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1);
+    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, (oy1 - oy0) * g->ow) + FN(piece_scratch)(job->blocking))};
+    if (!s.next) return OUT_OF_MEMORY;
+    const FN(panel) first = FN(panel_at)(ocg, p.first), final = FN(panel_at)(ocg, p.last - 1);
+    const long at = p.image * in->ys.image + p.group * ocg, end = final.column + final.valid;
+    const T *residual = in->residual, *bias = (const T *)in->bias + p.group * FN(padded)(ocg);
+    const T *x = (const T *)in->x + p.image * in->xs.image + p.group * icg;
+    FN(gemm_view) view = {x, in->xs.row, in->xs.pixel, 0, 0, (T *)in->y + at, residual ? residual + at : NULL, in->ys.row, in->ys.pixel, 1};
+    const conv_activation none = {ACT_NONE, 0, 0};
+    const long taps = g->kh * g->kw, plane = g->oh * g->ow, pieces = ceil_div(icg, job->blocking->kc);
+    const int padded = pixels_of_tap(g, 0, 0, g->oh).p1 < plane || pixels_of_tap(g, taps - 1, 0, g->oh).p1 < plane;
+    if (padded) FN(begin_sums)(g, &view, oy0, oy1, bias, first.column, end);
+    for (long i = 0; i < taps * pieces; i++) {
+        const pixel_block block = pixels_of_tap(g, i / pieces, oy0, oy1);
+        if (i || padded) {
+            view.z = view.y;
+            bias = NULL;
+        }
+        view.c0 = part(icg, pieces, i % pieces);
+        view.c1 = part(icg, pieces, i % pieces + 1);
+        view.x = x + view.c0;
+        if (block.p1 > 0) FN(pixel_rows)(job, &block, &view, p.group, p.first, p.last, bias, !padded && i == taps * pieces - 1 ? job->act : none, s);
+    }
+    for (long oy = oy0; padded && job->act.kind && oy < oy1; oy++)
+        for (long ox = 0; ox < g->ow; ox++) FN(activate)(job->act, view.y + oy * view.y_row + ox * view.y_pixel + first.column, end - first.column);
     return 0;
 }
 
@@ -309,9 +357,10 @@ static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking 
     const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(ocg);
     FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};
     pixel_block *blocks = NULL;
-    const long most = blocking->unpacked ? 2 * PIXEL_BLOCK : PIXEL_BLOCK; /* each block packs the weight anew */
-    if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, FN(block_size)(g, most, parts, threads), &blocks);
-    else job.count = ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
+    const int unpacked = g->nhwc && blocking->unpacked;
+    const long size = FN(block_size)(g, unpacked ? blocking->block : PIXEL_BLOCK, parts, threads);
+    if (g->nhwc && !unpacked) job.count = pixel_blocks(g, 0, g->oh, size, &blocks);
+    else job.count = unpacked ? MIN(g->oh, ceil_div(g->oh * g->ow, size)) : ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
     job.blocks = blocks;
     const long weight = g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T), image = g->ih * g->iw * g->ic * (long)sizeof(T);
@@ -321,7 +370,7 @@ static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking 
         const long tasks = MAX(1, job.count * g->groups * g->n), wanted = ceil_div((g->nhwc ? 6 : 1) * threads, tasks);
         job.split = tasks == 1 ? MIN(parts, wanted) : ceil_div(parts, MAX(1, parts / wanted));
     }
-    const int status = pool_run(g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
+    const int status = pool_run(unpacked ? FN(unpacked_task) : g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
     free(blocks);
     return status;
 }
