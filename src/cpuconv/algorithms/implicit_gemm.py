@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import groupby, product
 
 from cpuconv._native import core
 from cpuconv.algorithms import native
@@ -29,6 +30,27 @@ def valid_tap_share(p: Problem) -> float:
     return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
 
 
+def _panel_columns(p: Problem, cpu: Cpu) -> int:
+    return cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
+
+
+def _rectangles(p: Problem) -> float:
+    """Cycles that one panel loses at the rectangles of pixels that share their taps: a call for each, and few pixels wait for their sums' latency."""
+
+    def runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int]]:
+        """Of outputs along an axis that have the same taps inside the image: their number, and that of the taps."""
+        starts = range(-pad, out * stride - pad, stride)
+        inside = ((max(0, -(start // dilation)), min(taps, (size - start - 1) // dilation + 1)) for start in starts)  # first, and past the last
+        return [(len(list(run)), max(0, last - first)) for (first, last), run in groupby(inside)]
+
+    top, _, left, _ = p.padding
+    if not any(p.padding) or p.oh * p.ow > SMALL_MAP:
+        return 0.0
+    rows = runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
+    columns = runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
+    return sum(500 + max(0, 4 - h * w) * i * j * p.icg for (h, i), (w, j) in product(rows, columns))
+
+
 def _read_tap_share(p: Problem) -> float:
     """The share of the taps that read the image for any output."""
 
@@ -45,6 +67,7 @@ def _unpadded_1x1(p: Problem) -> bool:
 
 
 FAR = 1 << 20  # bytes of a weight that does not stay in L2
+SMALL_MAP = 4096  # pixels, beside more of which those at the sides do not count
 PIXELS = 192  # output pixels of a block where they are rows of the product: at least of NCHW, at most of NHWC
 UNPACKED_PIXELS = 4 * PIXELS  # of NHWC, where each block packs the weight anew
 
@@ -87,7 +110,7 @@ class ImplicitGemm:
         return 1.0
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        nr = cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
+        nr = _panel_columns(p, cpu)
         if self._channel_rows(p, cpu):
             pixels = 4 * nr
             if cpu.isa_row.vector_bytes < 64:
@@ -146,6 +169,8 @@ class ImplicitGemm:
                 compute *= 1.25
             if p.ocg not in (vl // 2, vl) and p.ocg < vl:  # such tiles are computed apart, and copied
                 compute += p.n * p.groups * p.oh * p.ow * 14 * cycle
+            if self._sums(p) == 1:  # else tap by tap
+                compute += p.n * p.groups * math.ceil(core.packed_columns(cpu.isa, p.dtype, p.ocg) / _panel_columns(p, cpu)) * _rectangles(p) * cycle
             workspace = offsets
             if p.layout == "nchw":
                 read = self._read(p)
