@@ -8,13 +8,12 @@ import functools
 import importlib.util
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cpuconv._native import core
-from cpuconv.algorithms import native
+from cpuconv.algorithms import native, taps
 from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
 from cpuconv.problem import Problem
@@ -52,36 +51,13 @@ def _even(total: int, most: int) -> int:
     return -(-total // -(-total // most))
 
 
-def _runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int, int, int]]:
-    """Runs of outputs along an axis that share their taps inside the image: (first, end, first tap, end)."""
-    runs: list[tuple[int, int, int, int]] = []
-    for o in range(out):
-        start = o * stride - pad
-        low = min(taps, max(0, -(start // dilation)))
-        high = max(low, min(taps, (size - 1 - start) // dilation + 1))
-        if runs and runs[-1][2:] == (low, high):
-            runs[-1] = (runs[-1][0], o + 1, low, high)
-        else:
-            runs.append((o, o + 1, low, high))
-    return runs
-
-
-def _valid_share(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> float:
-    """The share of all (output, tap) pairs along an axis whose tap reads the image and not padding."""
-    runs = _runs(out, stride, pad, dilation, taps, size)
-    return sum((o1 - o0) * (k1 - k0) for o0, o1, k0, k1 in runs) / (out * taps)
-
-
 def _blocks(p: Problem, mr: int) -> Iterator[tuple[int, ...]]:
     """The blocks of `pixels` as the kernel reads them: rectangles of pixels that share their taps, cut into pieces of whole tiles."""
-    top, _, left, _ = p.padding
-    ys = _runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
-    xs = _runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
-    for (oy0, oy1, ky0, ky1), (ox0, ox1, kx0, kx1) in product(ys, xs):
-        area = (oy1 - oy0) * (ox1 - ox0)
+    for y, x in taps.rectangles(p):
+        area = y.outputs * x.outputs
         piece = max(BLOCK, area // BLOCKS) // mr * mr
         for p0 in range(0, area, piece):
-            yield oy0, ox0, ox1, p0, min(area, p0 + piece), ky0, ky1, kx0, kx1
+            yield y.first, x.first, x.end, p0, min(area, p0 + piece), y.first_tap, y.end_tap, x.first_tap, x.end_tap
 
 
 class Packed(NamedTuple):
@@ -190,8 +166,8 @@ class Direct:
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, t = problem, self.tiling(problem, cpu)
-        top, _, left, _ = p.padding
-        share = _valid_share(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
+        rows, columns = taps.axes(p)
+        share = taps.axis_share(rows, p.kh)
         if t.form == "channels":
             line, pixels = (t.rows * t.columns, t.rows * p.ow) if t.flat else (p.ow, p.ow)
             # loads that cross cache lines cost twice
@@ -201,8 +177,8 @@ class Direct:
             share, waste = 1.0, _up(p.oc, t.nr) / p.oc
             copied = -(-p.oh // t.rows) * (t.scratch / p.itemsize) * (_up(p.oc, t.nr) / t.nr) * (4 / t.vl if p.ocg == 1 else 4)
         else:
-            share *= _valid_share(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
-            waste, copied = _up(p.ocg, t.nr) / p.ocg, 0.0
+            share *= taps.axis_share(columns, p.kw)
+            waste, copied = _up(p.ocg, t.nr) / p.ocg, p.groups * -(-p.ocg // t.nr) * taps.lost_cycles(p)
         # What a tap and what storing a tile cost beside the multiply-adds, in steps of the sum
         length = p.icg * (p.kw if t.form == "pixels" and p.groups == p.dilation[1] == 1 else 1)
         overhead = (1 + 6 / (length * t.mr * t.nv)) * (1 + 14 / max(1.0, p.k * share))

@@ -92,9 +92,11 @@ class FewChannels:
         bands = -(-p.oh // rows)
         run = 24 * vl + 2 * columns
         cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
+        if in_place and columns == vl:  # six sums do not hide the latency of multiply-adds
+            cycles *= 1.6
         apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
         if self._copied(p, cpu):
-            cycles += p.ic * bands * band * down * across * (10 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)
+            cycles += p.ic * bands * band * down * across * (16 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)
         else:
             cycles *= native.crowded(p, cpu)
         lines = p.icg * p.kh * across  # rows of the copy that a tile reads: each from L2 if L1 does not hold them

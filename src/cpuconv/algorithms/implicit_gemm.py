@@ -9,56 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import groupby, product
 
 from cpuconv._native import core
-from cpuconv.algorithms import native
+from cpuconv.algorithms import native, taps
 from cpuconv.cpu import Cpu
 from cpuconv.plan import Cost, Rejection
 from cpuconv.problem import Problem
 
 
-def valid_tap_share(p: Problem) -> float:
-    """The share of all (output, tap) pairs whose tap reads the image and not padding."""
-
-    def axis(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> float:
-        return sum(0 <= o * stride - pad + t * dilation < size for o in range(out) for t in range(taps)) / (out * taps)
-
-    top, _, left, _ = p.padding
-    if not any(p.padding):
-        return 1.0
-    return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
-
-
 def _panel_columns(p: Problem, cpu: Cpu) -> int:
     return cpu.vector_length(p.dtype) * (4 if cpu.isa_row.vector_bytes == 64 else 2)
-
-
-def _rectangles(p: Problem) -> float:
-    """Cycles that one panel loses at the rectangles of pixels that share their taps: a call for each, and few pixels wait for their sums' latency."""
-
-    def runs(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> list[tuple[int, int]]:
-        """Of outputs along an axis that have the same taps inside the image: their number, and that of the taps."""
-        starts = range(-pad, out * stride - pad, stride)
-        inside = ((max(0, -(start // dilation)), min(taps, (size - start - 1) // dilation + 1)) for start in starts)  # first, and past the last
-        return [(len(list(run)), max(0, last - first)) for (first, last), run in groupby(inside)]
-
-    top, _, left, _ = p.padding
-    if not any(p.padding) or p.oh * p.ow > SMALL_MAP:
-        return 0.0
-    rows = runs(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih)
-    columns = runs(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
-    return sum(500 + max(0, 4 - h * w) * i * j * p.icg for (h, i), (w, j) in product(rows, columns))
-
-
-def _read_tap_share(p: Problem) -> float:
-    """The share of the taps that read the image for any output."""
-
-    def axis(out: int, stride: int, pad: int, dilation: int, taps: int, size: int) -> float:
-        return sum(any(0 <= o * stride - pad + t * dilation < size for o in range(out)) for t in range(taps)) / taps
-
-    top, _, left, _ = p.padding
-    return axis(p.oh, p.stride[0], top, p.dilation[0], p.kh, p.ih) * axis(p.ow, p.stride[1], left, p.dilation[1], p.kw, p.iw)
 
 
 def _unpadded_1x1(p: Problem) -> bool:
@@ -67,9 +27,8 @@ def _unpadded_1x1(p: Problem) -> bool:
 
 
 FAR = 1 << 20  # bytes of a weight that does not stay in L2
-SMALL_MAP = 4096  # pixels, beside more of which those at the sides do not count
-PIXELS = 192  # output pixels of a block where they are rows of the product: at least of NCHW, at most of NHWC
-UNPACKED_PIXELS = 4 * PIXELS  # of NHWC, where each block packs the weight anew
+PIXELS = 192  # output pixels of a block where they are rows of the product, at least
+MANY_PIXELS = 4 * PIXELS  # at most, of NHWC; as many where each block packs the weight anew
 
 
 class ImplicitGemm:
@@ -109,6 +68,10 @@ class ImplicitGemm:
         """In how many an output is added up."""
         return 1.0
 
+    def _lost_cycles(self, p: Problem) -> float:
+        """What a panel's calls cost beside its multiply-adds."""
+        return taps.lost_cycles(p)
+
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         nr = _panel_columns(p, cpu)
         if self._channel_rows(p, cpu):
@@ -121,7 +84,8 @@ class ImplicitGemm:
         columns = min(nr, core.packed_columns(cpu.isa, p.dtype, p.ocg))
         kc = native.near_sum(p.k, columns, p.itemsize, cpu) or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":
-            return native.Blocking(0, kc=kc)
+            pixels = cpu.l2 // 2 // (p.k * p.itemsize)  # whose columns would stay in L2
+            return native.Blocking(max(PIXELS, min(MANY_PIXELS, pixels)), kc=kc)
         p = self._read(p)
         rows = min(p.oh, math.ceil(PIXELS / p.ow))
         while rows < p.oh and self._strip_rows(p, rows) > 2 * rows * p.stride[0]:  # else bands transpose the rows that they share too often
@@ -137,7 +101,7 @@ class ImplicitGemm:
         vl = cpu.vector_length(p.dtype)
         b = self.blocking(p, cpu)
         cycle = 1e-9 / cpu.ghz
-        offsets = 16 * PIXELS + 48 * (p.kh * p.kw + 1)
+        offsets = 16 * MANY_PIXELS + 48 * (p.kh * p.kw + 1)
         if self._channel_rows(p, cpu):
             pixels = p.oh * p.ow
             few = self._few_pixels(p, cpu)
@@ -154,11 +118,11 @@ class ImplicitGemm:
         elif self._few_outputs(p, cpu):
             run, runs = (p.kw * p.icg, p.kh) if p.dilation[1] == 1 else (p.icg, p.kh * p.kw)  # side by side in memory
             parts = 11 * runs if run % vl else 0  # of vectors
-            compute = p.n * p.oc * p.oh * p.ow * (p.k * valid_tap_share(p) / vl + parts + 3.5) * cycle  # adding up the lanes of a sum
+            compute = p.n * p.oc * p.oh * p.ow * (p.k * taps.valid_share(p) / vl + parts + 3.5) * cycle  # adding up the lanes of a sum
             workspace = offsets + vl * p.k * p.itemsize
         else:
             waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
-            share = valid_tap_share(p)
+            share = taps.valid_share(p)
             # visiting the accumulators costs some steps of the summation; in tiles of 16 registers the more, the narrower they are
             width = math.ceil(p.ocg / vl) / max(1, math.ceil(p.ocg / vl) // 2)
             visits = self._sums(p) * (2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width))
@@ -168,9 +132,9 @@ class ImplicitGemm:
             elif p.ocg <= vl and cpu.isa_row.vector_bytes == 32:  # a load for each multiply-add; measured with AVX2 only
                 compute *= 1.25
             if p.ocg not in (vl // 2, vl) and p.ocg < vl:  # such tiles are computed apart, and copied
-                compute += p.n * p.groups * p.oh * p.ow * 14 * cycle
-            if self._sums(p) == 1:  # else tap by tap
-                compute += p.n * p.groups * math.ceil(core.packed_columns(cpu.isa, p.dtype, p.ocg) / _panel_columns(p, cpu)) * _rectangles(p) * cycle
+                compute += p.n * p.groups * p.oh * p.ow * 14 * self._sums(p) * cycle
+            panels = math.ceil(core.packed_columns(cpu.isa, p.dtype, p.ocg) / _panel_columns(p, cpu))
+            compute += p.n * p.groups * panels * self._lost_cycles(p) * cycle
             workspace = offsets
             if p.layout == "nchw":
                 read = self._read(p)
@@ -217,18 +181,21 @@ class UnpackedGemm(ImplicitGemm):
         return True
 
     def _sums(self, p: Problem) -> float:
-        return p.kh * p.kw * valid_tap_share(p) if p.layout == "nhwc" else 1.0  # tap by tap
+        return p.kh * p.kw * taps.valid_share(p) if p.layout == "nhwc" else 1.0  # tap by tap
+
+    def _lost_cycles(self, p: Problem) -> float:
+        return taps.CALL * p.kh * p.kw * math.ceil(p.oh * p.ow / MANY_PIXELS) if p.layout == "nhwc" else super()._lost_cycles(p)
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         blocking = super().blocking(p, cpu)._replace(unpacked=True)
-        return blocking._replace(block=UNPACKED_PIXELS) if p.layout == "nhwc" else blocking
+        return blocking._replace(block=MANY_PIXELS) if p.layout == "nhwc" else blocking
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, vl, b = problem, cpu.vector_length(problem.dtype), self.blocking(problem, cpu)
         cost = super().estimate(p, cpu)
         if super()._as_it_is(p, cpu):
             return cost
-        block, step = (UNPACKED_PIXELS, 5) if p.layout == "nhwc" else (PIXELS, 8)
-        copies = p.n * math.ceil(p.oh * p.ow / block) * _read_tap_share(p)
+        block, step = (MANY_PIXELS, 5) if p.layout == "nhwc" else (PIXELS, 8)
+        copies = p.n * math.ceil(p.oh * p.ow / block) * taps.read_share(p)
         cycles = p.groups * p.k * math.ceil(p.ocg / vl) * (2 + step * copies)  # a load, from beyond L1, and a store of each vector
         return replace(cost, seconds=cost.seconds + 1e-9 * cycles / cpu.ghz, workspace=cost.workspace + b.kc * 4 * vl * p.itemsize, packed=0)

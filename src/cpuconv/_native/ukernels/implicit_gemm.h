@@ -358,7 +358,7 @@ static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking 
     FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};
     pixel_block *blocks = NULL;
     const int unpacked = g->nhwc && blocking->unpacked;
-    const long size = FN(block_size)(g, unpacked ? blocking->block : PIXEL_BLOCK, parts, threads);
+    const long size = FN(block_size)(g, blocking->block, parts, threads);
     if (g->nhwc && !unpacked) job.count = pixel_blocks(g, 0, g->oh, size, &blocks);
     else job.count = unpacked ? MIN(g->oh, ceil_div(g->oh * g->ow, size)) : ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
