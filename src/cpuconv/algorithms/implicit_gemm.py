@@ -184,7 +184,11 @@ class UnpackedGemm(ImplicitGemm):
         return p.kh * p.kw * taps.valid_share(p) if p.layout == "nhwc" else 1.0  # tap by tap
 
     def _lost_cycles(self, p: Problem) -> float:
-        return taps.CALL * p.kh * p.kw * math.ceil(p.oh * p.ow / MANY_PIXELS) if p.layout == "nhwc" else super()._lost_cycles(p)
+        return taps.CALL * p.kh * p.kw * self._bands(p) if p.layout == "nhwc" else super()._lost_cycles(p)
+
+    def _bands(self, p: Problem) -> int:
+        """Bands of whole rows of an NHWC image, in one thread."""
+        return min(p.oh, math.ceil(p.oh * p.ow / MANY_PIXELS))
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         blocking = super().blocking(p, cpu)._replace(unpacked=True)
@@ -195,7 +199,13 @@ class UnpackedGemm(ImplicitGemm):
         cost = super().estimate(p, cpu)
         if super()._as_it_is(p, cpu):
             return cost
-        block, step = (MANY_PIXELS, 5) if p.layout == "nhwc" else (PIXELS, 8)
-        copies = p.n * math.ceil(p.oh * p.ow / block) * taps.read_share(p)
+        if p.layout == "nhwc":
+            blocks, step = self._bands(p), 5
+            rows = math.ceil(p.oh / blocks)
+            offsets = 16 * max(0, rows * p.ow - MANY_PIXELS)  # beyond those of a block
+        else:
+            blocks, step, offsets = math.ceil(p.oh * p.ow / PIXELS), 8, 0
+        copies = p.n * blocks * taps.read_share(p)
         cycles = p.groups * p.k * math.ceil(p.ocg / vl) * (2 + step * copies)  # a load, from beyond L1, and a store of each vector
-        return replace(cost, seconds=cost.seconds + 1e-9 * cycles / cpu.ghz, workspace=cost.workspace + b.kc * 4 * vl * p.itemsize, packed=0)
+        workspace = cost.workspace + b.kc * 4 * vl * p.itemsize + offsets
+        return replace(cost, seconds=cost.seconds + 1e-9 * cycles / cpu.ghz, workspace=workspace, packed=0)

@@ -2,6 +2,7 @@
    Pixel rows: rows of A are pixels of a channel-last image, read in place at offsets; a tap shifts all rows alike, so it is one
    segment (whole rows of taps are one segment where they are contiguous); B is the packed weight. Taps that fall on padding are
    skipped, as the pixels of a block share theirs. NCHW images come band by band as channel-last strips.
+   An unpacked weight is packed piece by piece: in NHWC a tap of some channels for all pixels of a band of rows, in strips for each block.
    Few output channels (dot_rows.h): dot products over the channels of a pixel.
    Channel rows, for NCHW where a strip would not pay (1x1, or few output channels): the product turned round. Rows of A are output
    channels of the weight, B are pixels (in place for 1x1, else packed panels), C is written in place. */
@@ -214,7 +215,7 @@ static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(ocg));
     const pixel_block *block = job->blocks + p.piece;
     const size_t copy = FN(few_outputs)(g) ? (size_t)(VL * g->kh * g->kw * icg) * sizeof(T) : 0;
-    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0) + copy + FN(piece_scratch)(job->blocking))};
+    scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0) + copy)};
     if (!s.next) return OUT_OF_MEMORY;
     const long y0 = p.image * in->ys.image + p.group * ocg;
     const FN(gemm_view) view = {(const T *)in->x + p.image * in->xs.image + p.group * icg, in->xs.row, in->xs.pixel, 0, icg,
