@@ -8,13 +8,13 @@ typedef struct {
 /* The runs of the output pixels [p0, p1) for one tap; they are the same for all channels. Returns their number, at most 3 for each row
    of pixels. */
 INLINE long FN(column_runs)(const conv_geometry *g, const conv_strides *s, long p0, long p1, long ky, long kx, FN(run) *runs) {
-    long y = p0 / g->ow, x = p0 % g->ow, count = 0, to = 0;
+    long y = p0 / g->ow, x = p0 % g->ow, count = 0, to = 0, first, last;
+    outputs_of_tap(kx, g->ow, g->sw, g->pl, g->dw, g->iw, &first, &last);
     for (long left = p1 - p0; left > 0; y++, x = 0) {
         const long n = MIN(left, g->ow - x), iy = y * g->sh - g->pt + ky * g->dh, ix = x * g->sw - g->pl + kx * g->dw;
         /* of the n columns, [before, inside) read the image */
         const int above = iy < 0 || iy >= g->ih;
-        const long before = above ? n : ix >= 0 ? 0 : MIN(n, ceil_div(-ix, g->sw));
-        const long inside = above ? n : ix >= g->iw ? before : MAX(before, MIN(n, (g->iw - 1 - ix) / g->sw + 1));
+        const long before = above ? n : MIN(n, MAX(0, first - x)), inside = above ? n : MAX(before, MIN(n, last - x));
         const FN(run) pieces[3] = {{to, -1, before}, {to + before, iy * s->row + (ix + before * g->sw) * s->pixel, inside - before}, {to + inside, -1, n - inside}};
         for (int i = 0; i < 3; i++) {
             if (!pieces[i].count) continue;
