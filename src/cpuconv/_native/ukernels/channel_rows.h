@@ -26,24 +26,55 @@ static void FN(pack_planes)(const T *from, long row, long rows, int nv, T *to, l
 }
 
 /* Bytes of scratch that last_pixels takes. */
-INLINE size_t FN(last_pixels_scratch)(long k) { return (size_t)(VL + 1) * aligned_size((size_t)k * sizeof(T)); }
+INLINE size_t FN(last_pixels_scratch)(long k) { return (size_t)FN(FEW_PIXELS) * aligned_size((size_t)k * sizeof(T)); }
 
-/* Channel rows of 1x1: the few last pixels of a plane, from p on, of the image x; t: the weight, and where the first one's results go. */
-static void FN(last_pixels)(const conv_geometry *g, const conv_strides *xs, FN(tile) t, const T *x, long p, long rows, long k, long c_row, conv_activation act, scratch s) {
-    T *column = take(&s, (size_t)k * sizeof(T)), *copy = take(&s, 0);
-    const segment all = {0, 0, k};
-    t.a_step = k;
-    t.c_step = c_row;
-    t.segments = &all;
-    t.count = 1;
-    t.b = column;
-    for (; p < g->oh * g->ow; p++) {
-        const T *pixel = x + p / g->ow * g->sh * xs->row + p % g->ow * g->sw * xs->pixel;
-        for (long c = 0; c < k; c++) column[c] = pixel[c * xs->channel];
-        FN(dot_rows)(&t, rows, k, act, copy);
-        t.c++;
-        if (t.z) t.z++;
+/* Dot products of `rows` rows of A, k numbers each, with `columns` columns, which follow each other (a constant; `some` of them exist): VL of them at once,
+   each in the lanes of its own accumulator, which are added up at the end. */
+INLINE void FN(dot_columns)(const int columns, const FN(tile) *t, long rows, long some, long k, long c_row, conv_activation act) {
+    enum { MOST = VL };
+    T made[MOST] __attribute__((aligned(64)));
+    for (long row = 0, height; row < rows; row += height) {
+        height = MIN(MOST / columns, rows - row);
+        const T *a[MOST];
+        VEC acc[MOST];
+        UNROLL for (int i = 0; i < MOST; i++) {
+            const long at = row + MIN(i / columns, height - 1);
+            if (i % columns == 0) a[i / columns] = t->a + at * k;
+            acc[i] = (VEC){t->bias_m[at]};
+        }
+        for (long c = 0; c < k; c += VL) {
+            VEC b[FN(FEW_PIXELS)];
+            UNROLL for (int j = 0; j < columns; j++) b[j] = LOAD(t->b + j * t->ldb + c);
+            UNROLL for (int i = 0; i < MOST; i++) acc[i] += LOAD(a[i / columns] + c) * b[i % columns];
+        }
+        VEC y = FN(lane_sums)(acc);
+        if (t->z) {
+            for (long i = 0; i < height * columns; i++) made[i] = i % columns < some ? t->z[(row + i / columns) * c_row + i % columns] : 0;
+            y += LOAD(made);
+        }
+        STORE(made, FN(activated)(act, y));
+        for (long i = 0; i < height; i++) {
+            T *const to = t->c + (row + i) * c_row;
+            if (some == columns) __builtin_memcpy(to, made + i * columns, (size_t)columns * sizeof(T));
+            else for (long j = 0; j < some; j++) to[j] = made[i * columns + j];
+        }
     }
+}
+
+/* Channel rows of 1x1: the few last pixels of a plane, from p on, of the image x; t: the weight, and where the first one's results go. The weight, which
+   may fill L2, is read once for all of them. */
+static void FN(last_pixels)(const conv_geometry *g, const conv_strides *xs, FN(tile) t, const T *x, long p, long rows, long k, long c_row, conv_activation act, T *columns) {
+    const long some = g->oh * g->ow - p;
+    t.b = columns;
+    t.ldb = (long)(aligned_size((size_t)k * sizeof(T)) / sizeof(T));
+    for (long j = 0; j < FN(FEW_PIXELS); j++) {
+        const long pixel = p + MIN(j, some - 1);
+        const T *from = x + pixel / g->ow * g->sh * xs->row + pixel % g->ow * g->sw * xs->pixel;
+        for (long c = 0; c < k; c++) columns[j * t.ldb + c] = from[c * xs->channel];
+    }
+    if (some == 1) FN(dot_columns)(1, &t, rows, some, k, c_row, act);
+    else if (some == 2) FN(dot_columns)(2, &t, rows, some, k, c_row, act);
+    else FN(dot_columns)(FN(FEW_PIXELS), &t, rows, some, k, c_row, act);
 }
 
 /* Channel rows: a block of consecutive pixels of the output plane against some output channels. Where the pixels of y are not
@@ -135,7 +166,7 @@ static int FN(channel_task)(void *context, long index) {
     }
     if (few) {
         const FN(tile) t = {.a = (const T *)in->weight + o0 * k, .bias_m = (const T *)in->bias + o0, .c = y + final.column, .z = z ? z + final.column : NULL};
-        FN(last_pixels)(g, &in->xs, t, x, p0 + final.column, rows, k, c_row, job->act, s);
+        FN(last_pixels)(g, &in->xs, t, x, p0 + final.column, rows, k, c_row, job->act, take(&s, 0));
     }
     if (gaps) FN(gapped_rows)(g, &in->ys, (T *)in->y + at, p0, pixels, rows, copy, pixels, 1);
     return 0;
