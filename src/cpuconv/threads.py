@@ -83,7 +83,9 @@ def threads(n: int) -> Iterator[None]:
 
 def for_work(seconds: float) -> int:
     """Threads that work of so many single-threaded seconds is worth."""
-    if seconds < 2 * SECONDS_A_THREAD:
+    if seconds < 2 * SECONDS_A_THREAD or (most := get_num_threads()) == 1:
         return 1
+    if seconds >= most * SECONDS_TO_WAKE:
+        return most
     each = SECONDS_A_THREAD if core.awake() else SECONDS_TO_WAKE
-    return max(1, min(get_num_threads(), int(seconds / each)))
+    return max(1, min(most, int(seconds / each)))
