@@ -29,32 +29,33 @@ static void FN(pack_planes)(const T *from, long row, long rows, int nv, T *to, l
 INLINE size_t FN(last_pixels_scratch)(long k) { return (size_t)FN(FEW_PIXELS) * aligned_size((size_t)k * sizeof(T)); }
 
 /* Dot products of `rows` rows of A, k numbers each, with `columns` columns, which follow each other (a constant; `some` of them exist): VL of them at once,
-   each in the lanes of its own accumulator, which are added up at the end. */
+   each in the lanes of its own accumulator, which are added up at the end. Of the last rows, some are made twice, but written once. */
 INLINE void FN(dot_columns)(const int columns, const FN(tile) *t, long rows, long some, long k, long c_row, conv_activation act) {
     enum { MOST = VL };
+    const long most = MOST / columns, height = rows < most ? 1 : most, step = rows < most ? 0 : k; /* fewer rows: one, as often as there are accumulators */
     T made[MOST] __attribute__((aligned(64)));
-    for (long row = 0, height; row < rows; row += height) {
-        height = MIN(MOST / columns, rows - row);
-        const T *a[MOST];
+    for (long row = 0; row < rows; row += height) {
+        const long start = MIN(row, rows - height), first = row - start;
         VEC acc[MOST];
-        UNROLL for (int i = 0; i < MOST; i++) {
-            const long at = row + MIN(i / columns, height - 1);
-            if (i % columns == 0) a[i / columns] = t->a + at * k;
-            acc[i] = (VEC){t->bias_m[at]};
-        }
+        UNROLL for (int i = 0; i < MOST; i++) acc[i] = (VEC){t->bias_m[start + MIN(i / columns, height - 1)]};
+        const T *a = t->a + start * k;
         for (long c = 0; c < k; c += VL) {
+            const T *four = a + c; /* rows, for want of registers for more */
             VEC b[FN(FEW_PIXELS)];
             UNROLL for (int j = 0; j < columns; j++) b[j] = LOAD(t->b + j * t->ldb + c);
-            UNROLL for (int i = 0; i < MOST; i++) acc[i] += LOAD(a[i / columns] + c) * b[i % columns];
+            UNROLL for (int i = 0; i < MOST / columns; i++) {
+                UNROLL for (int j = 0; j < columns; j++) acc[i * columns + j] += LOAD(four + i % 4 * step) * b[j];
+                if (i % 4 == 3) four += 4 * step;
+            }
         }
         VEC y = FN(lane_sums)(acc);
         if (t->z) {
-            for (long i = 0; i < height * columns; i++) made[i] = i % columns < some ? t->z[(row + i / columns) * c_row + i % columns] : 0;
+            for (long i = 0; i < MOST; i++) made[i] = i / columns >= first && i / columns < height && i % columns < some ? t->z[(start + i / columns) * c_row + i % columns] : 0;
             y += LOAD(made);
         }
         STORE(made, FN(activated)(act, y));
-        for (long i = 0; i < height; i++) {
-            T *const to = t->c + (row + i) * c_row;
+        for (long i = first; i < height; i++) {
+            T *const to = t->c + (start + i) * c_row;
             if (some == columns) __builtin_memcpy(to, made + i * columns, (size_t)columns * sizeof(T));
             else for (long j = 0; j < some; j++) to[j] = made[i * columns + j];
         }
@@ -64,16 +65,16 @@ INLINE void FN(dot_columns)(const int columns, const FN(tile) *t, long rows, lon
 /* Channel rows of 1x1: the few last pixels of a plane, from p on, of the image x; t: the weight, and where the first one's results go. The weight, which
    may fill L2, is read once for all of them. */
 static void FN(last_pixels)(const conv_geometry *g, const conv_strides *xs, FN(tile) t, const T *x, long p, long rows, long k, long c_row, conv_activation act, T *columns) {
-    const long some = g->oh * g->ow - p;
+    const long some = g->oh * g->ow - p, lanes = some <= 2 ? some : FN(FEW_PIXELS);
     t.b = columns;
     t.ldb = (long)(aligned_size((size_t)k * sizeof(T)) / sizeof(T));
-    for (long j = 0; j < FN(FEW_PIXELS); j++) {
+    for (long j = 0; j < lanes; j++) {
         const long pixel = p + MIN(j, some - 1);
         const T *from = x + pixel / g->ow * g->sh * xs->row + pixel % g->ow * g->sw * xs->pixel;
         for (long c = 0; c < k; c++) columns[j * t.ldb + c] = from[c * xs->channel];
     }
-    if (some == 1) FN(dot_columns)(1, &t, rows, some, k, c_row, act);
-    else if (some == 2) FN(dot_columns)(2, &t, rows, some, k, c_row, act);
+    if (lanes == 1) FN(dot_columns)(1, &t, rows, some, k, c_row, act);
+    else if (lanes == 2) FN(dot_columns)(2, &t, rows, some, k, c_row, act);
     else FN(dot_columns)(FN(FEW_PIXELS), &t, rows, some, k, c_row, act);
 }
 
