@@ -34,7 +34,7 @@ class Depthwise:
 
     def _narrow(self, p: Problem, vl: int) -> bool:
         """Whether a vector holds rows of two planes."""
-        return vl * p.itemsize == 64 and 2 * p.ow <= vl and p.iw <= vl and p.ih <= 4 * vl and p.ic > 1
+        return vl * p.itemsize == 64 and 2 * p.ow <= vl <= 4 * p.ow and p.iw <= vl and p.ih <= 4 * vl and p.ic > 1
 
     def _row(self, p: Problem, vl: int) -> int:
         """Bytes of an output row and its input that stay in cache together: of all channels, of a strip or of one plane."""

@@ -3,12 +3,12 @@
    columns outside it are masked. Of narrow planes, two are made at a time, side by side. */
 enum { FN(PLANE_TAPS) = 3, FN(FETCHED) = 4 * VB / (int)sizeof(T) }; /* pixels of stride 2 of a vector of results */
 
-/* What a vector holds: VL pixels of a wider row, a whole row with a lane to spare, or rows of two planes, each in half of it. */
+/* What a vector holds: VL pixels of a wider row, a whole row with a lane to spare, or rows of two planes, a quarter to a half of it each. */
 enum { FN(PART), FN(ROW), FN(PAIR), FN(HOLDINGS) };
 
 /* Whether rows of two planes fit in a vector, and an input row of each in one of its own; whole planes are made, so they are to be short. Only AVX-512
    has vectors that such rows leave half empty. */
-INLINE int FN(narrow)(const conv_geometry *g) { return VB == 64 && 2 * g->ow <= VL && g->iw <= VL && g->ih <= 4 * VL && g->ic > 1; }
+INLINE int FN(narrow)(const conv_geometry *g) { return VB == 64 && 2 * g->ow <= VL && 4 * g->ow >= VL && g->iw <= VL && g->ih <= 4 * VL && g->ic > 1; }
 
 typedef struct {
     const conv_geometry *g;
@@ -22,11 +22,11 @@ typedef struct {
 enum { FN(NO_TAP), FN(FIRST_TAP), FN(END_TAPS), FN(ALL_TAPS), FN(TAP_KINDS) };
 
 /* Output columns [x, x + VL): the first input pixel of their first tap, and which pixels of each tap are in the image. Of pairs: where each lane's
-   pixel is among those of both input rows. fetched: of the rows that come next, those of stride 2 are prefetched from here on, of each row of these
-   columns as much as it takes to fetch all; or -1. */
+   pixel is among those of both input rows, and (tail) where a quarter of a vector finds the ends of both output rows. fetched: of the rows that come
+   next, those of stride 2 are prefetched from here on, of each row of these columns as much as it takes to fetch all; or -1. */
 typedef struct {
     long x, from, fetched;
-    FN(mask) inside[FN(PLANE_TAPS)], lane[FN(PLANE_TAPS)];
+    FN(mask) inside[FN(PLANE_TAPS)], lane[FN(PLANE_TAPS)], tail;
     int beyond;
 } FN(plane_columns);
 
@@ -56,6 +56,7 @@ static void FN(make_columns)(const conv_geometry *g, long block, FN(plane_column
 static void FN(make_pair)(const conv_geometry *g, FN(plane_columns) *c) {
     c->x = c->from = 0;
     c->beyond = FN(NO_TAP);
+    for (long l = 0; l < VL; l++) c->tail[l] = (T_INT)(l / (VL / 2) * (VL / 2) + g->ow - VL / 4 + l % (VL / 4));
     for (long k = 0; k < FN(PLANE_TAPS); k++) {
         T_INT inside[VL], lane[VL];
         for (long l = 0; l < VL; l++) {
@@ -111,21 +112,22 @@ INLINE VEC FN(plane_weight)(const int holds, const T *weight) {
     return SELECT(FN(mask), second, SPLAT(weight[1]), SPLAT(weight[0]));
 }
 
-INLINE void FN(store_row)(const int holds, const conv_geometry *g, VEC v, int last, T *y, long apart) {
-    if (holds != FN(PAIR)) {
-        STORE(y, v);
+/* Rows of results of a pair. What follows is written later, but not of the last: its ends are stored apart, and overlap (copies through memory took a
+   quarter of the time). */
+INLINE void FN(store_pair)(const int last, const conv_geometry *g, VEC v, const FN(mask) *tail, T *y, long apart) {
+#if VB == 64
+    typedef T quarter __attribute__((vector_size(VB / 4), aligned(sizeof(T)), may_alias));
+    if (!last) {
+        *(FN(halfu) *)y = ((const FN(halfu) *)&v)[0];
+        *(FN(halfu) *)(y + apart) = ((const FN(halfu) *)&v)[1];
         return;
     }
-    if (last) { /* what follows is not to be written again */
-        T row[VL] __attribute__((aligned(VB)));
-        STORE(row, v);
-        FN(copy)(y, row, g->ow);
-        FN(copy)(y + apart, row + VL / 2, g->ow);
-        return;
-    }
-#if HALF_VECTORS
-    *(FN(halfu) *)y = ((const FN(halfu) *)&v)[0];
-    *(FN(halfu) *)(y + apart) = ((const FN(halfu) *)&v)[1];
+    const VEC ends = FN(choose)(v, v, *tail);
+    const long rest = g->ow - VL / 4;
+    *(quarter *)y = ((const quarter *)&v)[0];
+    *(quarter *)(y + rest) = ((const quarter *)&ends)[0];
+    *(quarter *)(y + apart) = ((const quarter *)&v)[2];
+    *(quarter *)(y + apart + rest) = ((const quarter *)&ends)[2];
 #endif
 }
 
@@ -161,7 +163,13 @@ INLINE void FN(plane_block)(const int s, const int beyond, const int holds, cons
             UNROLL for (int i = 0; i < FN(FETCHED); i += LINE_BYTES / (int)sizeof(T)) __builtin_prefetch(fetched + i, 0, 2);
             fetched += FN(FETCHED);
         }
-        FN(store_row)(holds, g, act.kind == ACT_NONE ? v : FN(vmin)(high, FN(vmax)(low, v)), rows * g->ow < VL / 2, y, y_apart);
+        if (act.kind != ACT_NONE) v = FN(vmin)(high, FN(vmax)(low, v));
+        if (holds != FN(PAIR)) STORE(y, v);
+        else if (rows > 1) FN(store_pair)(0, g, v, NULL, y, y_apart);
+        else {
+            FN(store_pair)(1, g, v, &c->tail, y, y_apart);
+            return;
+        }
     }
 #undef NEXT_TAPS
 }
