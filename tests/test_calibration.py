@@ -64,13 +64,22 @@ def test_estimates_follow_the_rates():
     assert planner.plan(PROBLEM, Budget("implicit_gemm")).cost.seconds == after["implicit_gemm"]
 
 
+def test_a_wide_core_of_amd_counts_as_a_quick_one():
+    wide = cpu.Rates(ghz=4.0, fma_per_cycle=2.0, l2=180.0, l3=110.0, memory=40.0)
+    amd, intel = (cpu.Cpu(model, "x86-64-v4", 2, 48 << 10, 1 << 20, 32 << 20, wide) for model in ("AMD EPYC", "Intel(R) Xeon(R)"))
+    assert (amd.ghz, amd.fma_per_cycle, amd.quickness) == (8.0, 1.0, 1.0)
+    assert (intel.ghz, intel.fma_per_cycle, intel.quickness) == (4.0, 2.0, 2.0)
+    assert amd.peak("f32") == intel.peak("f32") == 256e9
+    assert replace(amd, isa="x86-64-v3").ghz == 4.0  # AVX2's vectors are half as wide as those pipes
+
+
 def test_choices_follow_the_rates():
     """Where multiplying is cheap beside moving data, Winograd has nothing to save."""
     assert planner.choose(PROBLEM, Budget(), HERE).algorithm.name.startswith("winograd")
     x, w = np.ones((1, 56, 56, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
     conv = cpuconv.Conv2d(w, padding=1, layout="NHWC")
     before = conv(x)
-    wisdom.record_rates(HERE, HERE.rates._replace(fma_per_cycle=100.0, memory=1.0))
+    wisdom.record_rates(HERE, HERE.rates._replace(fma_per_cycle=100.0, l3=0.1, memory=0.1))
     chosen = planner.choose(PROBLEM, Budget(), HERE).algorithm
     assert chosen.plain
     np.testing.assert_allclose(conv(x), before, rtol=1e-4)

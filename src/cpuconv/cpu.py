@@ -57,18 +57,31 @@ class Cpu:
     def rates(self) -> Rates:
         return self.measured or typical_rates(self.isa_row, self.model)
 
+    @cached_property
+    def _pace(self) -> tuple[float, float]:
+        """Gigacycles a second, and multiply-adds of vectors in a cycle, as cost models count them. An AMD core whose pipes are all as wide as
+        vectors of AVX-512 (Zen 5) counts as one of half the width (Zen 4) and twice the clock: all that it does with vectors takes half as
+        many cycles. The wide cores of Intel have a second port for multiply-adds, and little else besides."""
+        ghz, fma_per_cycle = self.rates[:2]
+        alike = self.isa_row.vector_bytes == 64 and "Xeon" not in self.model
+        return (ghz * fma_per_cycle, 1.0) if alike else (ghz, fma_per_cycle)
+
     @property
     def ghz(self) -> float:
-        return self.rates.ghz
+        return self._pace[0]
+
+    @property
+    def fma_per_cycle(self) -> float:
+        return self._pace[1]
 
     @property
     def quickness(self) -> float:
         """Multiply-adds a cycle over those of a usual core of this level: what takes cycles beside them costs so many times as many of them."""
-        return self.rates.fma_per_cycle / self.isa_row.fma_per_cycle
+        return self.fma_per_cycle / self.isa_row.fma_per_cycle
 
     def peak(self, dtype: str) -> float:
         """Floating-point operations a second of one core in multiply-adds."""
-        return 2e9 * self.ghz * self.rates.fma_per_cycle * self.vector_length(dtype)
+        return 2e9 * self.ghz * self.fma_per_cycle * self.vector_length(dtype)
 
     def vector_length(self, dtype: str) -> int:
         return self.isa_row.vector_bytes // (8 if dtype == "f64" else 4)

@@ -51,8 +51,8 @@ class Depthwise:
         return native.Blocking(min(p.oh, max(rows, 4 * halo, 2)), self._channels(p, cpu))
 
     def _column(self, p: Problem, cpu: Cpu) -> int:
-        """Output rows whose lines L1 keeps with those of their input, for the next column of a plane: where rows lie a power of two apart, they meet in
-        few sets (on a Zen 5, 16 rows instead of 64 and more are 1.3 to 1.9 times as fast on planes of 256, 512 and 1024 pixels a side)."""
+        """Output rows whose lines L1 keeps with those of their input, for the next column of a plane: where rows lie a power of two apart, they meet
+        in few sets (on a Zen 5, planes of 512 and 1024 pixels a side take half of the time, or two thirds)."""
         sets = PAGE // max(native.LINE, math.gcd(p.iw * p.itemsize, PAGE))
         return sets * (cpu.l1 // PAGE) // (p.stride[0] + 1)
 
@@ -66,14 +66,14 @@ class Depthwise:
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
-        vl, (sh, sw), rates = cpu.vector_length(p.dtype), p.stride, cpu.rates
+        vl, (sh, sw), fma = cpu.vector_length(p.dtype), p.stride, cpu.fma_per_cycle
         vectors = -(-p.ic // vl)
         band = self.blocking(p, cpu).block
         in_rows = min(p.ih, (band - 1) * sh + (p.kh - 1) * p.dilation[0] + 1)
         taps = (p.kh * p.kw + 1) * p.itemsize
         if self._planes(p, vl):
             blocks = 0.5 if self._narrow(p, vl) else -(-p.ow // vl)
-            cycles = p.n * p.ic * p.oh * blocks * (9 / rates.fma_per_cycle + (3 if sh == 1 else 13))
+            cycles = p.n * p.ic * p.oh * blocks * (9 / fma + (3 if sh == 1 else 13))
             in_rows *= 2 if self._narrow(p, vl) else 1
             workspace = (in_rows * (p.iw + 2) + 3 * vl) * p.itemsize + (p.oh + 4 * -(-p.ow // vl)) * vl * p.itemsize
         else:
@@ -81,7 +81,7 @@ class Depthwise:
             inside = _inside(p.ih, p.oh, p.kh, sh, p.padding[0], p.dilation[0]) * _inside(p.iw, p.ow, p.kw, sw, p.padding[2], p.dilation[1])
             unrolled = p.dilation == (1, 1) and sh == sw <= p.kh and ((p.kw in (3, 5) and sw <= 2) or (p.kw, sw) == (7, 1))
             # a vector's multiply-adds, and its share of loads, stores and loops
-            cycles = p.n * vectors * inside * (1 / rates.fma_per_cycle if unrolled else 2) + outputs * (2 + 1.5 * sh * sw)
+            cycles = p.n * vectors * inside * (1 / fma if unrolled else 2) + outputs * (2 + 1.5 * sh * sw)
             workspace = (taps + (in_rows * p.iw + band * p.ow) * p.itemsize) * vl  # with strips, which NHWC rarely needs
             if p.layout == "nchw" or p.ic < vl:
                 cycles += (6 if p.layout == "nchw" else 24) * (outputs + p.n * -(-p.oh // band) * in_rows * p.iw * vectors)

@@ -81,7 +81,7 @@ class FewChannels:
 
     def _shifted_rows(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         """Cycles, and bytes of workspace."""
-        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
+        vl, fma = cpu.vector_length(p.dtype), cpu.fma_per_cycle
         down, across = self._phases(p)
         pitch, rows = self._pitch(p), self.blocking(p, cpu).block
         pixel = 1 if p.layout == "nchw" else p.oc  # from one to the next
@@ -108,7 +108,7 @@ class FewChannels:
         return p.n * cycles, (self._together(p) * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
-        vl, fma = cpu.vector_length(p.dtype), cpu.rates.fma_per_cycle
+        vl, fma = cpu.vector_length(p.dtype), cpu.fma_per_cycle
         pixels = 8 if cpu.isa_row.vector_bytes == 64 else 4
         columns = (pixels - 1) * p.stride[1] + (p.kw - 1) * p.dilation[1] + 1
         rows = p.kh + p.stride[0]

@@ -128,7 +128,7 @@ class ImplicitGemm:
             visits = self._sums(p) * (2 if cpu.isa_row.vector_bytes == 64 else max(4.0, 6 / width))
             compute = p.flops * waste * share / cpu.peak(p.dtype) * (1 + visits * cpu.quickness / max(1.0, p.k * share)) + native.shared_lines(p, cpu)
             if p.ocg <= vl / 2:  # half a vector takes as long as a whole one if two of those start in a cycle; eight sums hardly hide their latency
-                compute *= 1.25 * min(2.0, cpu.rates.fma_per_cycle)
+                compute *= 1.25 * min(2.0, cpu.fma_per_cycle)
             elif p.ocg <= vl and cpu.isa_row.vector_bytes == 32:  # a load for each multiply-add; measured with AVX2 only
                 compute *= 1.25
             if p.ocg not in (vl // 2, vl) and p.ocg < vl:  # such tiles are computed apart, and copied
