@@ -15,7 +15,7 @@ PAGE = 4096  # bytes of one way of L1
 
 class Depthwise:
     name = "depthwise"
-    version = 11
+    version = 12
     plain = True
     strided = True
 

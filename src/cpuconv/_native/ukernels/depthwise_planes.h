@@ -98,8 +98,8 @@ INLINE void FN(row_taps)(const int s, const int beyond, const int holds, const c
     }
 }
 
-/* Output rows [oy, oy + rows) of a block of columns, with no activation or a clip. Each row of pixels is added to all outputs that it belongs to: so
-   the sums of a few of them are under way, in chains of three, and their latency is hidden. */
+/* Each row of pixels is added to all outputs that it belongs to: so the sums of a few of them are under way, in chains of three, and their latency is
+   hidden. */
 INLINE VEC FN(row_sum)(VEC v, const VEC *tap, const VEC *w) {
     UNROLL for (int k = 0; k < FN(PLANE_TAPS); k++) v += tap[k] * w[k];
     return v;
@@ -131,60 +131,77 @@ INLINE void FN(store_pair)(const int last, const conv_geometry *g, VEC v, const 
 #endif
 }
 
-/* x_apart, y_apart: between a pair's planes. */
-INLINE void FN(plane_block)(const int s, const int beyond, const int holds, const conv_geometry *g, const T *x, long x_row, long x_apart, long oy, long rows, const FN(plane_columns) *c,
-                            const T *weight, long step, conv_activation act, T *y, long y_row, long y_apart) {
-    VEC w[FN(PLANE_TAPS)][FN(PLANE_TAPS)], tap[FN(PLANE_TAPS)];
-    UNROLL for (int k = 0; k < 9; k++) w[k / 3][k % 3] = FN(plane_weight)(holds, weight + k * step);
-    const VEC bias = FN(plane_weight)(holds, weight + 9 * step), low = SPLAT(act.a), high = SPLAT(act.b);
+/* Output rows [oy, oy + rows) of a block of columns, and where they are: x, of its first pixel in row 0; y, of output row oy; x_apart, y_apart, between a pair's planes. */
+typedef struct {
+    const T *x;
+    long x_row, x_apart, oy, rows;
+    T *y;
+    long y_row, y_apart;
+    const T *weight; /* `step` between taps */
+    long step;
+    conv_activation act;
+    long planes, x_step, y_step; /* as many planes, or pairs, of consecutive weights: what one call ends with and the next begins with overlaps */
+} FN(plane_part);
+
+/* A plane_part, with no activation or a clip. */
+INLINE void FN(plane_block)(const int s, const int beyond, const int holds, const conv_geometry *g, const FN(plane_columns) *c, const FN(plane_part) *part) {
+    const long x_row = part->x_row, x_apart = part->x_apart, y_row = part->y_row, y_apart = part->y_apart, step = part->step;
+    const T *x = part->x, *weight = part->weight;
+    const conv_activation act = part->act;
+    const VEC low = SPLAT(act.a), high = SPLAT(act.b);
     const FN(mask) inside[FN(PLANE_TAPS)] = {c->inside[0], c->inside[1], c->inside[2]}, lane[FN(PLANE_TAPS)] = {c->lane[0], c->lane[1], c->lane[2]};
     const int far = s == 2 && holds != FN(PAIR) && c->fetched >= 0;
-    const T *fetched = x - c->from + (oy + rows) * s * x_row + rows * c->fetched;
-    long iy = oy * s - g->pt;
+    T *first_y = part->y;
 #define NEXT_TAPS FN(row_taps)(s, beyond, holds, g, x, x_row, x_apart, iy++, inside, lane, tap)
-    NEXT_TAPS;
-    VEC first = FN(row_sum)(bias, tap, w[0]), second; /* sums of outputs, up to their first and second row */
-    if (s == 1) {
+    for (long planes = part->planes; planes > 0; planes--, x += part->x_step, first_y += part->y_step, weight += holds == FN(PAIR) ? 2 : 1) {
+        VEC w[FN(PLANE_TAPS)][FN(PLANE_TAPS)], tap[FN(PLANE_TAPS)];
+        UNROLL for (int k = 0; k < 9; k++) w[k / 3][k % 3] = FN(plane_weight)(holds, weight + k * step);
+        const VEC bias = FN(plane_weight)(holds, weight + 9 * step);
+        long rows = part->rows, iy = part->oy * s - g->pt;
+        const T *fetched = x - c->from + (part->oy + rows) * s * x_row + rows * c->fetched;
         NEXT_TAPS;
-        second = FN(row_sum)(first, tap, w[1]);
-        first = FN(row_sum)(bias, tap, w[0]);
-    }
-    for (; rows > 0; rows--, y += y_row) {
-        if (s == 2) {
+        VEC first = FN(row_sum)(bias, tap, w[0]), second; /* sums of outputs, up to their first and second row */
+        if (s == 1) {
             NEXT_TAPS;
             second = FN(row_sum)(first, tap, w[1]);
+            first = FN(row_sum)(bias, tap, w[0]);
         }
-        NEXT_TAPS;
-        VEC v = FN(row_sum)(second, tap, w[2]);
-        if (s == 1) second = FN(row_sum)(first, tap, w[1]);
-        else v = FN(in_order)(v);
-        first = FN(row_sum)(bias, tap, w[0]);
-        if (far) {
-            UNROLL for (int i = 0; i < FN(FETCHED); i += LINE_BYTES / (int)sizeof(T)) __builtin_prefetch(fetched + i, 0, 2);
-            fetched += FN(FETCHED);
-        }
-        if (act.kind != ACT_NONE) v = FN(vmin)(high, FN(vmax)(low, v));
-        if (holds != FN(PAIR)) STORE(y, v);
-        else if (rows > 1) FN(store_pair)(0, g, v, NULL, y, y_apart);
-        else {
-            FN(store_pair)(1, g, v, &c->tail, y, y_apart);
-            return;
+        for (T *y = first_y; rows > 0; rows--, y += y_row) {
+            if (s == 2) {
+                NEXT_TAPS;
+                second = FN(row_sum)(first, tap, w[1]);
+            }
+            NEXT_TAPS;
+            VEC v = FN(row_sum)(second, tap, w[2]);
+            if (s == 1) second = FN(row_sum)(first, tap, w[1]);
+            else v = FN(in_order)(v);
+            first = FN(row_sum)(bias, tap, w[0]);
+            if (far) {
+                UNROLL for (int i = 0; i < FN(FETCHED); i += LINE_BYTES / (int)sizeof(T)) __builtin_prefetch(fetched + i, 0, 2);
+                fetched += FN(FETCHED);
+            }
+            if (act.kind != ACT_NONE) v = FN(vmin)(high, FN(vmax)(low, v));
+            if (holds != FN(PAIR)) STORE(y, v);
+            else if (rows > 1) FN(store_pair)(0, g, v, NULL, y, y_apart);
+            else {
+                FN(store_pair)(1, g, v, &c->tail, y, y_apart);
+                break;
+            }
         }
     }
 #undef NEXT_TAPS
 }
 
-#define PLANE_KERNEL(name)                                                                                                                          \
-    name(const conv_geometry *g, const T *x, long x_row, long x_apart, long oy, long rows, const FN(plane_columns) *columns, const T *weight, long step, \
-         conv_activation act, T *y, long y_row, long y_apart)
-#define KERNEL(S, BEYOND, HOLDS)                                                                                                          \
-    static void PLANE_KERNEL(FN(plane_##S##_##BEYOND##_##HOLDS)) {                                                                        \
-        FN(plane_block)(S, FN(BEYOND), FN(HOLDS), g, x, x_row, x_apart, oy, rows, columns, weight, step, act, y, y_row, y_apart);         \
+#define PLANE_KERNEL(name) name(const conv_geometry *g, const FN(plane_columns) *columns, const FN(plane_part) *part)
+#define KERNEL(S, BEYOND, HOLDS, PLACE)                                    \
+    PLACE static void PLANE_KERNEL(FN(plane_##S##_##BEYOND##_##HOLDS)) {   \
+        FN(plane_block)(S, FN(BEYOND), FN(HOLDS), g, columns, part);       \
     }
-#define KERNELS(S, HOLDS) KERNEL(S, NO_TAP, HOLDS) KERNEL(S, FIRST_TAP, HOLDS) KERNEL(S, END_TAPS, HOLDS) KERNEL(S, ALL_TAPS, HOLDS)
-KERNELS(1, PART) KERNELS(2, PART) KERNELS(2, ROW)
+/* Stride 2 has two rows' pointers more (IN_MEMORY: 1.0 to 1.09 times as fast; of stride 1 0.96 to 1.01 times). */
+#define KERNELS(S, HOLDS, PLACE) KERNEL(S, NO_TAP, HOLDS, PLACE) KERNEL(S, FIRST_TAP, HOLDS, PLACE) KERNEL(S, END_TAPS, HOLDS, PLACE) KERNEL(S, ALL_TAPS, HOLDS, PLACE)
+KERNELS(1, PART, ) KERNELS(2, PART, IN_MEMORY) KERNELS(2, ROW, IN_MEMORY)
 #if VB == 64
-KERNELS(1, PAIR) KERNELS(2, PAIR)
+KERNELS(1, PAIR, ) KERNELS(2, PAIR, IN_MEMORY)
 #endif
 #undef KERNELS
 #undef KERNEL
@@ -202,6 +219,9 @@ static void PLANE_KERNEL((*const FN(plane_kernels)[2][FN(HOLDINGS)][FN(TAP_KINDS
 };
 #undef PLANE_KERNEL
 
+/* Whether the kernels may write y. */
+INLINE int FN(direct)(const FN(planes_job) *job) { return job->tensors->ys.pixel == 1 && !job->tensors->residual && job->act.kind <= ACT_CLIP; }
+
 /* y = activation(v + residual) of n columns; `free`: what follows in y up to there is to be written later. */
 static void FN(finish_row)(VEC v, long n, const conv_strides *s, const T *residual, conv_activation act, T *y, const T *free) {
     if (residual) v += s->pixel != 1 ? FN(gather)(residual, s->pixel, n) : n == VL ? LOAD(residual) : FN(load_part)(residual, n);
@@ -211,23 +231,37 @@ static void FN(finish_row)(VEC v, long n, const conv_strides *s, const T *residu
     else FN(store_part)(y, v, n);
 }
 
-/* Rows [oy, oy + rows) of one plane, of channel c. scratch: [rows][VL]. */
-static void FN(plane_rows)(const FN(planes_job) *job, const FN(plane_columns) *columns, const T *x, long x_row, long c, long oy, long rows, const T *residual, T *y, const T *free,
-                           T *scratch) {
+/* Rows [oy, oy + rows) of `planes` planes, of channel c and the next ones; of one, where results are not written in place. scratch: [rows][VL]. */
+static void FN(plane_rows)(const FN(planes_job) *job, const FN(plane_columns) *columns, const T *x, long x_row, long c, long planes, long oy, long rows, const T *residual, T *y,
+                           const T *free, T *scratch) {
     const conv_geometry *g = job->g;
     const conv_strides *s = &job->tensors->ys;
-    const T *weight = (const T *)job->tensors->weight + c;
     const int holds = PAIRS_IN_ORDER && g->ow < VL ? FN(ROW) : FN(PART);
+    FN(plane_part) part = {.x_row = x_row, .oy = oy, .rows = rows, .weight = (const T *)job->tensors->weight + c, .step = job->columns,
+                           .planes = planes, .x_step = job->tensors->xs.channel, .y_step = s->channel};
     for (const FN(plane_columns) *end = columns + ceil_div(g->ow, VL); columns < end; columns++) {
         const long n = MIN(VL, g->ow), at = oy * s->row + columns->x * s->pixel;
-        const int direct = s->pixel == 1 && !residual && job->act.kind <= ACT_CLIP && (n == VL || free - (y + at + (rows - 1) * s->row) >= VL);
-        const conv_activation act = direct ? job->act : (conv_activation){0};
-        T *to = direct ? y + at : scratch;
-        const long to_row = direct ? s->row : VL;
-        FN(plane_kernels)[g->sw - 1][holds][columns->beyond](g, x + columns->from, x_row, 0, oy, rows, columns, weight, job->columns, act, to, to_row, 0);
+        const int direct = FN(direct)(job) && (n == VL || free - (y + at + (rows - 1) * s->row) >= VL);
+        part.x = x + columns->from;
+        part.y = direct ? y + at : scratch;
+        part.y_row = direct ? s->row : VL;
+        part.act = direct ? job->act : (conv_activation){0};
+        FN(plane_kernels)[g->sw - 1][holds][columns->beyond](g, columns, &part);
         if (direct) continue;
         for (long i = 0; i < rows; i++) FN(finish_row)(LOAD(scratch + i * VL), n, s, residual ? residual + at + i * s->row : NULL, job->act, y + at + i * s->row, free);
     }
+}
+
+/* Of the planes (at most `most`) from the one at x and y on, those that a call makes in place, reading and writing nothing outside, while L1 keeps their
+   lines from one block of columns to the next. */
+INLINE long FN(planes_at_once)(const FN(planes_job) *job, long most, const T *x, long after, const T *y, const T *free) {
+    const conv_geometry *g = job->g;
+    const conv_strides *xs = &job->tensors->xs, *ys = &job->tensors->ys;
+    const long bytes = (g->ih * g->iw + g->oh * g->ow) * (long)sizeof(T), kept = g->ow > VL ? IN_L1 / bytes : most;
+    if (job->bands > 1 || !FN(direct)(job) || kept <= 1 || xs->channel <= 0) return 1;
+    const long readable = (const T *)job->tensors->x_end - after - (x + (g->ih - 1) * xs->row), writable = free - VL - (y + (g->oh - 1) * ys->row);
+    if (g->ow >= VL) return MIN(MIN(most, kept), 1 + readable / xs->channel);
+    return writable < 0 ? 1 : MIN(most, 1 + MIN(readable / xs->channel, writable / ys->channel));
 }
 
 /* A run of bands of an image's planes. */
@@ -249,13 +283,9 @@ static int FN(planes_task)(void *context, long index) {
     const long end_row = part(g->oh, job->bands, last % job->bands);
     T *y = (T *)t->y + image * t->ys.image;
     const T *free = dense ? y + last / job->bands * t->ys.channel + end_row * g->ow : y;
-    long c = first / job->bands, band = first % job->bands, oy = part(g->oh, job->bands, band), rows;
-    for (long i = first; i < last; i++, oy += rows, band++) {
-        if (band == job->bands) {
-            band = oy = 0;
-            c++;
-        }
-        rows = part(g->oh, job->bands, band + 1) - oy;
+    for (long i = first, planes; i < last; i += planes) {
+        const long c = i / job->bands, band = i % job->bands, oy = part(g->oh, job->bands, band), rows = part(g->oh, job->bands, band + 1) - oy;
+        planes = 1;
         const T *x = (const T *)t->x + image * t->xs.image + c * t->xs.channel;
         long x_row = t->xs.row;
         if (t->xs.pixel != 1 || x - (const T *)t->x < before || (const T *)t->x_end - (x + (g->ih - 1) * x_row) < after) { /* vectors would read past the ends of x */
@@ -264,8 +294,8 @@ static int FN(planes_task)(void *context, long index) {
                 for (long ix = 0; ix < g->iw; ix++) copy[(y - top) * g->iw + ix] = x[y * x_row + ix * t->xs.pixel];
             x_row = g->iw;
             x = copy - top * x_row;
-        }
-        FN(plane_rows)(job, columns, x, x_row, c, oy, rows, t->residual ? (const T *)t->residual + image * t->ys.image + c * t->ys.channel : NULL, y + c * t->ys.channel, free, made);
+        } else planes = FN(planes_at_once)(job, last - i, x, after, y + c * t->ys.channel, free);
+        FN(plane_rows)(job, columns, x, x_row, c, planes, oy, rows, t->residual ? (const T *)t->residual + image * t->ys.image + c * t->ys.channel : NULL, y + c * t->ys.channel, free, made);
     }
     return 0;
 }
@@ -282,24 +312,27 @@ static int FN(pairs_task)(void *context, long index) {
     T *copy = take(&s, copy_bytes), *made = take(&s, made_bytes);
     FN(plane_columns) columns;
     FN(make_pair)(g, &columns);
-    const int dense = t->ys.row == g->ow && t->ys.channel == g->oh * g->ow && t->ys.pixel == 1, direct = dense && !t->residual && job->act.kind <= ACT_CLIP;
-    for (long i = first; i < last; i++) {
+    const int direct = t->ys.row == g->ow && t->ys.channel == g->oh * g->ow && FN(direct)(job);
+    for (long i = first, some; i < last; i += some) {
         const long c = MIN(2 * i, g->ic - 2), at = image * t->ys.image + c * t->ys.channel;
-        const T *x = (const T *)t->x + image * t->xs.image + c * t->xs.channel, *weight = (const T *)t->weight + c;
-        long x_row = t->xs.row, apart = t->xs.channel;
-        if (t->xs.pixel != 1 || (const T *)t->x_end - (x + apart + (g->ih - 1) * x_row) < VL) { /* vectors would read past the end of x */
+        FN(plane_part) part = {.x = (const T *)t->x + image * t->xs.image + c * t->xs.channel, .x_row = t->xs.row, .x_apart = t->xs.channel, .rows = g->oh,
+                               .weight = (const T *)t->weight + c, .step = job->columns, .planes = 1, .x_step = 2 * t->xs.channel, .y_step = 2 * g->oh * g->ow};
+        const long readable = (const T *)t->x_end - VL - (part.x + part.x_apart + (g->ih - 1) * part.x_row);
+        some = 1;
+        if (t->xs.pixel != 1 || readable < 0) { /* vectors would read past the end of x */
             for (long y = 0; y < 2 * g->ih; y++)
-                for (long ix = 0; ix < g->iw; ix++) copy[y * g->iw + ix] = x[y / g->ih * apart + y % g->ih * x_row + ix * t->xs.pixel];
-            x = copy;
-            x_row = g->iw;
-            apart = g->ih * g->iw;
-        }
+                for (long ix = 0; ix < g->iw; ix++) copy[y * g->iw + ix] = part.x[y / g->ih * part.x_apart + y % g->ih * part.x_row + ix * t->xs.pixel];
+            part.x = copy;
+            part.x_row = g->iw;
+            part.x_apart = g->ih * g->iw;
+        } else if (direct && c == 2 * i) part.planes = some = MAX(1, MIN(1 + readable / MAX(1, part.x_step), MIN(last, g->ic / 2) - i));
         T *y = (T *)t->y + at;
-        if (direct) {
-            FN(plane_kernels)[g->sw - 1][FN(PAIR)][columns.beyond](g, x, x_row, apart, 0, g->oh, &columns, weight, job->columns, job->act, y, g->ow, g->oh * g->ow);
-            continue;
-        }
-        FN(plane_kernels)[g->sw - 1][FN(PAIR)][columns.beyond](g, x, x_row, apart, 0, g->oh, &columns, weight, job->columns, (conv_activation){0}, made, VL / 2, g->oh * (VL / 2));
+        part.y = direct ? y : made;
+        part.y_row = direct ? g->ow : VL / 2;
+        part.y_apart = g->oh * part.y_row;
+        part.act = direct ? job->act : (conv_activation){0};
+        FN(plane_kernels)[g->sw - 1][FN(PAIR)][columns.beyond](g, &columns, &part);
+        if (direct) continue;
         for (long r = 0; r < 2 * g->oh; r++) {
             const long row = r / g->oh * t->ys.channel + r % g->oh * t->ys.row;
             FN(finish_row)(LOAD(made + r * (VL / 2)), g->ow, &t->ys, t->residual ? (const T *)t->residual + at + row : NULL, job->act, y + row, y + row);
