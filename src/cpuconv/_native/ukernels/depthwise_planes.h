@@ -56,7 +56,7 @@ static void FN(make_columns)(const conv_geometry *g, long block, FN(plane_column
 static void FN(make_pair)(const conv_geometry *g, FN(plane_columns) *c) {
     c->x = c->from = 0;
     c->beyond = FN(NO_TAP);
-    for (long l = 0; l < VL; l++) c->tail[l] = (T_INT)(l / (VL / 2) * (VL / 2) + g->ow - VL / 4 + l % (VL / 4));
+    for (long l = 0; VB == 64 && l < VL; l++) c->tail[l] = (T_INT)(l / (VL / 2) * (VL / 2) + g->ow - VL / 4 + l % MAX(1, VL / 4));
     for (long k = 0; k < FN(PLANE_TAPS); k++) {
         T_INT inside[VL], lane[VL];
         for (long l = 0; l < VL; l++) {
@@ -147,8 +147,8 @@ typedef struct {
 INLINE void FN(plane_block)(const int s, const int beyond, const int holds, const conv_geometry *g, const FN(plane_columns) *c, const FN(plane_part) *part) {
     const long x_row = part->x_row, x_apart = part->x_apart, y_row = part->y_row, y_apart = part->y_apart, step = part->step;
     const T *x = part->x, *weight = part->weight;
-    const conv_activation act = part->act;
-    const VEC low = SPLAT(act.a), high = SPLAT(act.b);
+    const int clip = part->act.kind != ACT_NONE;
+    const VEC low = SPLAT(part->act.a), high = SPLAT(part->act.b);
     const FN(mask) inside[FN(PLANE_TAPS)] = {c->inside[0], c->inside[1], c->inside[2]}, lane[FN(PLANE_TAPS)] = {c->lane[0], c->lane[1], c->lane[2]};
     const int far = s == 2 && holds != FN(PAIR) && c->fetched >= 0;
     T *first_y = part->y;
@@ -180,7 +180,7 @@ INLINE void FN(plane_block)(const int s, const int beyond, const int holds, cons
                 UNROLL for (int i = 0; i < FN(FETCHED); i += LINE_BYTES / (int)sizeof(T)) __builtin_prefetch(fetched + i, 0, 2);
                 fetched += FN(FETCHED);
             }
-            if (act.kind != ACT_NONE) v = FN(vmin)(high, FN(vmax)(low, v));
+            if (clip) v = FN(vmin)(high, FN(vmax)(low, v));
             if (holds != FN(PAIR)) STORE(y, v);
             else if (rows > 1) FN(store_pair)(0, g, v, NULL, y, y_apart);
             else {
