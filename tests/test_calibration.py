@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cpuconv
 from cpuconv import Problem, Rates, calibration, config, cpu, planner, wisdom
+from cpuconv._native.isa import ISAS
 from cpuconv.planner import Budget
 from processes import fresh
 
@@ -62,6 +64,20 @@ def test_estimates_follow_the_rates():
     assert f"{after['implicit_gemm'] * 1e6:.1f}" in cpuconv.explain(SPEC)
     assert "0.35 GHz" in config.configuration()["rates of a core"] and "measured" in config.configuration()["rates of a core"]
     assert planner.plan(PROBLEM, Budget("implicit_gemm")).cost.seconds == after["implicit_gemm"]
+
+
+def test_typical_rates_follow_the_kind_of_cpu():
+    wide = next(isa for isa in ISAS if isa.name == "x86-64-v4")
+    kinds = ("AMD EPYC (family 25, model 17)", "AMD EPYC (family 26, model 2)", "Intel(R) Xeon(R) Processor (family 6, model 143)")
+    zen4, zen5, xeon = (cpu.typical_rates(wide, kind) for kind in kinds)
+    assert (zen4.fma_per_cycle, zen5.fma_per_cycle) == (1.0, 2.0)
+    assert 1.0 < xeon.fma_per_cycle < 2.0
+
+
+def test_the_cpu_tells_its_kind():
+    """Virtual machines on different CPUs of one maker may have the same name; what is measured on one says nothing about another."""
+    facts = dict(map(str.strip, line.split(":", 1)) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    assert all(facts[key] in HERE.model for key in ("model name", "cpu family", "model") if key in facts)
 
 
 def test_a_wide_core_of_amd_counts_as_a_quick_one():

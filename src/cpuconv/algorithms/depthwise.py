@@ -84,7 +84,7 @@ class Depthwise:
             cycles = p.n * vectors * inside * (1 / fma if unrolled else 2) + outputs * (2 + 1.5 * sh * sw)
             workspace = (taps + (in_rows * p.iw + band * p.ow) * p.itemsize) * vl  # with strips, which NHWC rarely needs
             if p.layout == "nchw" or p.ic < vl:
-                cycles += (6 if p.layout == "nchw" else 24) * (outputs + p.n * -(-p.oh // band) * in_rows * p.iw * vectors)
+                cycles += (6 if p.ic >= vl else 15 if p.layout == "nchw" else 24) * (outputs + p.n * -(-p.oh // band) * in_rows * p.iw * vectors)
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         seconds = 5e-7 + max(cycles / (1e9 * cpu.ghz), 0.6 * traffic / cpu.bandwidth(traffic))
         return Cost(seconds, workspace, vectors * vl * taps, native.plain_error(p))
