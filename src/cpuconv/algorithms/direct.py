@@ -192,7 +192,7 @@ class Direct:
             compute *= 1.2
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 3e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
-        return Cost(seconds, t.scratch, weight, native.plain_error(p), 3e-5 + native.pack_seconds(weight, 13e9))
+        return Cost(seconds, t.scratch, weight, native.plain_error(p), 3e-5 + native.pack_seconds(weight, 3.7, cpu))
 
     def build(self, problem: Problem, cpu: Cpu) -> DirectPlan:
         from cpuconv._jit import activations, direct

@@ -126,7 +126,7 @@ class FewChannels:
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / 3  # a third of the traffic is not hidden
-        return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 2e9))
+        return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 0.57, cpu))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem

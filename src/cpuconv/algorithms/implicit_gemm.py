@@ -149,7 +149,7 @@ class ImplicitGemm:
         if p.layout == "nhwc":  # what does not stay in L2 goes back and forth
             packing += 3e-6 + (2.6 * weight + 2 * max(0, weight - 2 * cpu.l2)) / cpu.bandwidth(4 * weight)
         else:
-            packing += native.pack_seconds(weight, 13e9)
+            packing += native.pack_seconds(weight, 3.7, cpu)
         if self._as_it_is(p, cpu):
             packing = 0.0
         return Cost(seconds, workspace, weight, native.plain_error(p), packing)

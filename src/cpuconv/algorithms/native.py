@@ -17,7 +17,7 @@ from cpuconv.problem import Activation, Axis, Problem
 LINE = 64  # bytes of a cache line, nearly everywhere
 AS_IT_IS = "as it is"  # the format of a weight that needs no packing
 LONG_SUM = 128  # products, beside which the visit of a tile's outputs weighs little
-LARGE = 4 << 20  # bytes that the allocator does not keep when they are freed
+LARGE = 32 << 20  # bytes that the allocator (glibc's) never keeps when they are freed
 
 
 class Packed(NamedTuple):
@@ -104,9 +104,9 @@ def crowded(p: Problem, cpu: Cpu) -> float:
     return 1.5 if crowd and cpu.isa_row.vector_bytes < 64 else 1.0  # measured with AVX2, and for 1x1, only
 
 
-def pack_seconds(size: float, rate: float) -> float:
-    """Packing a weight into so many bytes of new memory, at a rate of bytes a second; large memory comes from the system, page by page."""
-    return 3e-6 + size / rate + (size / 6e9 if size > LARGE else 0.0)
+def pack_seconds(size: float, rate: float, cpu: Cpu) -> float:
+    """Packing a weight into so many bytes of new memory, at a rate of bytes a cycle; large memory comes from the system, page by page."""
+    return 3e-6 + size / (rate * 1e9 * cpu.ghz) + (size / 6e9 if size >= LARGE else 0.0)
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,9 @@ class Winograd:
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
-        rate = 0.8e9 if 1 in (p.kh, p.kw) else 0.9e9 if self.points == 4 else 1.3e9  # numbers a second: along one axis, few from each read
-        packing = native.pack_seconds(weight, rate * p.itemsize)
+        few = 0.26 if p.layout == "nchw" else 0.15  # numbers a cycle, made of each read: four points, or along one axis
+        rate = min(few, 0.23) if 1 in (p.kh, p.kw) else few if self.points == 4 else 0.37
+        packing = native.pack_seconds(weight, rate * p.itemsize, cpu)
         return Cost(seconds, convolution.workspace(), weight, error, packing)
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:
