@@ -67,6 +67,19 @@ def test_one_layer_from_16_threads(algorithm, native_threads):
             np.testing.assert_array_equal(y, expected[i])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_many_threads_share_few_pixels(dtype):
+    """The pixels of 1x1 in planes are divided evenly between threads, of which there may be more than panels of pixels."""
+    rng = np.random.default_rng(5)
+    conv = Conv2d(rng.standard_normal((24, 16, 1, 1)).astype(dtype), algorithm="implicit_gemm")
+    for side in range(8, 42):
+        x = rng.standard_normal((1, 16, side, side)).astype(dtype)
+        with cpuconv.threads(1):
+            expected = conv(x)
+        with cpuconv.threads(40):
+            np.testing.assert_array_equal(conv(x), expected)
+
+
 def test_the_first_call_may_come_from_16_threads_at_once():
     """Plans and packed weights are made once, whoever comes first, for many shapes at the same time."""
     cpuconv.clear_cache()

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from cpuconv import cpu
 from cpuconv._native import core
 
-SECONDS_A_THREAD = 3e-6
+SECONDS_A_THREAD = 2e-6
 """Work below which one more thread costs more than it brings: starting and awaiting one that is awake takes a microsecond."""
 
 SECONDS_TO_WAKE = 25e-6

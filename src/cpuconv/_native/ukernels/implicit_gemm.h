@@ -364,7 +364,8 @@ static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking 
     if (g->nhwc && !unpacked) job.count = pixel_blocks(g, 0, g->oh, size, &blocks);
     else job.count = unpacked ? MIN(g->oh, ceil_div(g->oh * g->ow, size)) : ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
-    if (channels && job.count > 1 && job.count * g->groups * g->n < 6 * threads) job.count = ceil_div(job.count, threads) * threads; /* as many for each */
+    if (channels && job.count > 1 && job.count * g->groups * g->n < 6 * threads) /* as many for each, of a panel at least */
+        job.count = MAX(job.count, MIN(ceil_div(job.count, threads) * threads, g->oh * g->ow / (NV_MAX * VL)));
     job.blocks = blocks;
     const long weight = g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T), image = g->ih * g->iw * g->ic * (long)sizeof(T);
     job.far = g->nhwc && job.count > 1 && weight > FAR && image < FAR;
