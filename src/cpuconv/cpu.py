@@ -66,7 +66,7 @@ class Cpu:
         vectors of AVX-512 (Zen 5) counts as one of half the width (Zen 4) and twice the clock: all that it does with vectors takes half as
         many cycles. The wide cores of Intel have a second port for multiply-adds, and little else besides."""
         ghz, fma_per_cycle = self.rates[:2]
-        alike = self.isa_row.vector_bytes == 64 and "Xeon" not in self.model
+        alike = self.isa_row.vector_bytes == 64 and "AMD" in self.model
         return (ghz * fma_per_cycle, 1.0) if alike else (ghz, fma_per_cycle)
 
     @property
