@@ -100,7 +100,8 @@ class Winograd:
         unit = 2.0**-24 if p.dtype == "f32" else 2.0**-53
         one, growth = (ERROR if min(p.kh, p.kw) > 1 else ERROR_ONE_AXIS)[self.points]
         error = unit * (one + growth * math.sqrt(min(p.icg, SUM[self.points])))
-        few = 0.26 if p.layout == "nchw" else 0.15  # numbers a cycle, made of each read: four points, or along one axis
+        # numbers a cycle: along one axis, and of four points, few are made of each read, which in NHWC are far apart
+        few = 0.15 if p.layout == "nhwc" and weight > 8 * cpu.l2 else 0.26
         rate = min(few, 0.23) if 1 in (p.kh, p.kw) else few if self.points == 4 else 0.37
         packing = native.pack_seconds(weight, rate * p.itemsize, cpu)
         return Cost(seconds, convolution.workspace(), weight, error, packing)
