@@ -131,7 +131,8 @@ INLINE void FN(store_pair)(const int last, const conv_geometry *g, VEC v, const 
 #endif
 }
 
-/* Output rows [oy, oy + rows) of a block of columns, and where they are: x, of its first pixel in row 0; y, of output row oy; x_apart, y_apart, between a pair's planes. */
+/* Output rows [oy, oy + rows) of a block of columns, and where they are: x, of its first pixel in row 0; y, of output row oy; x_apart, y_apart, between a
+   pair's planes. */
 typedef struct {
     const T *x;
     long x_row, x_apart, oy, rows;

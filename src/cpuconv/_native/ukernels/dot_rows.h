@@ -1,6 +1,6 @@
-/* Few columns of a product, which would leave most lanes of a panel empty: dot products instead. Few output channels of NHWC are such, and the last
-   pixels of a plane, of which 1x1 in NCHW makes columns. A vector holds channels; VL rows (pixels, or output channels) are summed at once, each in
-   the lanes of its own accumulator, which are added up at the end. */
+/* Few columns of a product, which would leave most lanes of a panel empty: dot products instead. Few output channels of NHWC are such; the last pixels
+   of planes are, too, but with several columns (dot_columns in channel_rows.h). A vector holds channels; VL pixels are summed at once, each in the lanes
+   of its own accumulator, which are added up at the end. */
 
 /* Whether an image is computed so; the packed weight is then [oc][kh kw icg]. */
 INLINE int FN(few_outputs)(const conv_geometry *g) {
@@ -49,9 +49,7 @@ IN_MEMORY static void FN(dot_rows)(const FN(tile) *t, long rows, long k, conv_ac
                 }
             }
         }
-        VEC y = FN(lane_sums)(acc);
-        if (t->bias_n) y += SPLAT(*t->bias_n);
-        else y += some == VL ? LOAD(t->bias_m + row) : FN(load_part)(t->bias_m + row, some);
+        VEC y = FN(lane_sums)(acc) + SPLAT(*t->bias_n);
         if (t->z) {
             VEC z = {0}; /* of a loop gcc makes gathers, which the microcode against Gather Data Sampling slows down */
             UNROLL for (int i = 0; i < VL; i++) if (i < some) z[i] = t->z[FN(row_at)(t->coff, row + i, t->c_step)];
