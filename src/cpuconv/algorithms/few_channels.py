@@ -94,7 +94,7 @@ class FewChannels:
         cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
         if in_place and columns == vl:  # six sums do not hide the latency of multiply-adds
             cycles *= 1.6
-        if p.k > 16:  # nor do a few, of which each is so long that the next tile's hardly overlap: the real core's multiply-adds wait, not those counted
+        if p.k > 16:  # nor do a few, each so long that the next tile's hardly overlap; they wait by the core's own cycles
             cycles *= max(1.0, 2.5 * cpu.rates.fma_per_cycle / (min(p.ocg, 6) * max(1, min(2, columns // vl))))
         apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
         if self._copied(p, cpu):
