@@ -6,10 +6,10 @@
 INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *t) {
     const T *first = t->a + t->aoff[0], *panel = t->b, *z = t->z, *bias_n = t->bias_n, *bias_m = t->bias_m;
     T *c = t->c;
-    long next[8]; /* from the first row to each */
+    long next[MR_MAX]; /* from the first row to each */
     UNROLL for (int i = 1; i < mr; i++) next[i] = t->aoff[i] - t->aoff[0];
     for (long tiles = t->repeat; tiles > 0; tiles--) {
-        UVEC acc[8][4];
+        UVEC acc[MR_MAX][4];
         UNROLL for (int j = 0; j < nv; j++) {
             const UVEC start = bias_n ? *(const UVECU *)(bias_n + j * UVL) : (UVECU){0};
             UNROLL for (int i = 0; i < mr; i++) acc[i][j] = start;
@@ -47,7 +47,7 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
                 acc[i][j] = SELECT(UMASK, high < acc[i][j], high, acc[i][j]);
             }
         }
-        T *row[8]; /* loaded before the first store, which to the compiler might change them */
+        T *row[MR_MAX]; /* loaded before the first store, which to the compiler might change them */
         UNROLL for (int i = 0; i < mr; i++) row[i] = c + t->coff[i];
         first += t->a_step;
         panel += t->b_step;
@@ -60,6 +60,9 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
 #define UKERNEL(mr, nv) \
     IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); }
 UKERNEL(1, 1) UKERNEL(2, 1) UKERNEL(3, 1) UKERNEL(4, 1) UKERNEL(5, 1) UKERNEL(6, 1) UKERNEL(7, 1) UKERNEL(8, 1)
+#if VB == 64 && UNV >= 4
+UKERNEL(9, 1) UKERNEL(10, 1) UKERNEL(11, 1) UKERNEL(12, 1)
+#endif
 #undef UKERNEL
 #define UKERNEL(mr, nv)                                                               \
     IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); } \

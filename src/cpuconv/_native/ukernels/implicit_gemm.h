@@ -92,6 +92,16 @@ INLINE int FN(even_pixels)(const conv_geometry *g, const tap_rect *r, const FN(g
     return x0 + rows <= r->ox1 || (g->sh * view->x_row == width * g->sw * view->x_pixel && (view->y_pixel ? view->y_row == width * view->y_pixel : g->ow == width));
 }
 
+/* A block's pixels against a panel row by row, the tiles of each in one call. */
+INLINE void FN(gemm_by_rows)(const FN(tile) *tile, const FN(panel) *p, const tap_rect *r, long x0, long pixels, long x_row, long x_pixel, long y_row, long y_pixel) {
+    FN(tile) t = *tile;
+    for (long x = x0, some; pixels > 0; pixels -= some, x = r->ox0) {
+        some = MIN(pixels, r->ox1 - x);
+        FN(gemm_even_rows)(&t, p, some, x_pixel, y_pixel);
+        FN(step_down)(&t, 1, x_row - (x - r->ox0) * x_pixel, y_row - (x - r->ox0) * y_pixel);
+    }
+}
+
 /* The taps of a rectangle as segments, those that are contiguous as one; returns their number. */
 INLINE long FN(tap_segments_of)(const conv_geometry *g, const tap_rect *r, const FN(gemm_view) *view, segment *list) {
     const long icg = g->ic / g->groups, channels = view->c1 - view->c0;
@@ -128,6 +138,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const int held = panels * total * NV_MAX * VB <= IN_L1, pays = even ? !held && 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM;
     const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows far apart in an unpacked one the CPU fetches too late */
+    const int by_rows = !even && total <= SHORT_SUM && width >= 2 * MR_MAX; /* of one vector: 1.05 times as fast; of wider panels, calls hide behind tiles */
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
     long kinds = 0;
@@ -163,6 +174,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
                 t.b_step = taps * icg * p.nr;
                 FN(add_panel)(&t, &p, tiles, each, &kinds);
             } else if (even) FN(gemm_even_rows)(&t, &p, rows, x_pixel, y_pixel);
+            else if (by_rows && p.nv <= 1) FN(gemm_by_rows)(&t, &p, r, x0, rows, x_row, x_pixel, y_row, y_pixel);
             else FN(gemm_rows)(&t, &p, rows, aoff, coff, coff);
             t.z = t.c;
             t.bias_n = NULL;

@@ -145,8 +145,8 @@ INLINE long FN(panel_products)(const FN(winograd_job) *job, const FN(tile_block)
 
 /* A GEMM of `rows` tiles, of which there is one matrix of V, U and M, with prefetching between micro-kernels. */
 static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long channels, FN(ahead) *in, FN(ahead) *out) {
-    long aoff[8], coff[8];
-    for (long i = 0; i < 8; i++) {
+    long aoff[MR_MAX], coff[MR_MAX];
+    for (long i = 0; i < MR_MAX; i++) {
         aoff[i] = i * channels;
         coff[i] = i * p->nr;
     }
