@@ -54,19 +54,9 @@ class _Ready:
 
     bound: Bound
     shape: tuple[int, ...]  # of the result
-    dtype: np.dtype[Any]  # of input and result: the very object that NumPy gives its arrays
+    dtype: np.dtype[Any]
     seconds: float
     changes: int  # of wisdom, when it was made
-
-    def run(self, x: Any, out: Any) -> Array | None:
-        """The result, or None where the arguments need a closer look."""
-        if type(x) is not np.ndarray or x.dtype is not self.dtype or wisdom.changes != self.changes:
-            return None
-        if out is None:
-            out = empty(self.shape, self.dtype, self.seconds)
-        elif type(out) is not np.ndarray or out.dtype is not self.dtype:
-            return None
-        return out if self.bound.run(x, out, for_work(self.seconds)) else None
 
 
 class Layer:
@@ -146,8 +136,10 @@ class Layer:
             If the algorithm named cannot do the problem.
         """
         ready = self._ready
-        if ready is not None and residual is None and (result := ready.run(x, out)) is not None:
-            return result
+        if ready is not None and residual is None and ready.changes == wisdom.changes:
+            result = empty(ready.shape, ready.dtype, ready.seconds) if out is None else out
+            if ready.bound.run(x, result, for_work(ready.seconds)):
+                return result
         x = arguments.array(self.options.operand, x)
         residual_array = None if residual is None else arguments.array("residual", residual)
         residual_dtype = arguments.strong_dtype(residual, residual_array)
@@ -161,8 +153,9 @@ class Layer:
             result = arguments.output(out, prepared.shape, prepared.dtype, **{self.options.operand: x})
             if residual_array is not None and arguments.overlap(result, residual_array):
                 residual_array = residual_array.copy()
-        if residual is None and prepared.ready and prepared.ready.run(x, result) is not None:
-            self._ready = prepared.ready
+        ready = prepared.ready
+        if residual is None and ready and ready.bound.run(x, result, for_work(ready.seconds)):
+            self._ready = ready
         else:
             self._convert_and_run(prepared, x, residual_array, result)
         return result

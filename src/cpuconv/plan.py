@@ -122,8 +122,8 @@ class Plan(Protocol):
 class Bound(Protocol):
     """A plan with its packed operand, for arrays of certain shapes, of the problem's dtype and without a residual."""
 
-    def run(self, x: Array, y: Array, threads: int) -> bool:
-        """Compute y, if both arrays have the shapes, are C-contiguous and do not overlap; else return False and do nothing."""
+    def run(self, x: Any, y: Any, threads: int) -> bool:
+        """Compute y, if both are arrays of that dtype and the shapes, C-contiguous, and do not overlap; else return False and do nothing."""
         ...
 
 

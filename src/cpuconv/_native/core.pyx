@@ -3,6 +3,7 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uintptr_t
+from numpy import dtype, float32, float64, ndarray
 
 ACTIVATIONS = (None, "clip", "leaky_relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "gelu")
 """Names in the order of the C enumeration."""
@@ -224,6 +225,7 @@ cdef conv_strides packed_strides(long channels, long rows, long pixels, bint nhw
 cdef class Bound:
     """A Convolution with its packed weight and bias: the short way for C-contiguous arrays of given shapes (of as many elements as the geometry's)."""
     cdef Convolution convolution
+    cdef object dtype
     cdef Buffer weight, bias
     cdef conv_tensors tensors
     cdef Py_ssize_t x_shape[8]
@@ -237,15 +239,18 @@ cdef class Bound:
         self.tensors.weight, self.tensors.bias, self.tensors.residual = self.weight.pointer(), self.bias.pointer(), NULL
         self.tensors.xs, self.tensors.ys = packed_strides(g.ic, g.ih, g.iw, g.nhwc), packed_strides(g.oc, g.oh, g.ow, g.nhwc)
         self.ndim, self.itemsize = len(x_shape), 8 if convolution.f64 else 4
+        self.dtype = dtype(float64 if convolution.f64 else float32)  # the very object that NumPy gives its arrays
         for i in range(self.ndim):
             self.x_shape[i], self.y_shape[i] = x_shape[i], y_shape[i]
 
     def run(self, x, y, int threads):
-        """Compute y from x, both of the Convolution's dtype; or, where they do not fit or overlap, return False and do nothing."""
+        """Compute y from x; or, where they are not arrays of the Convolution's dtype that fit, or overlap, return False and do nothing."""
         cdef Py_buffer bx, by
         cdef conv_tensors t = self.tensors
         cdef int status = 0
         cdef bint fits
+        if type(x) is not ndarray or type(y) is not ndarray or x.dtype is not self.dtype or y.dtype is not self.dtype:
+            return False
         PyObject_GetBuffer(x, &bx, PyBUF_STRIDES)
         try:
             PyObject_GetBuffer(y, &by, PyBUF_STRIDES)

@@ -257,7 +257,8 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
         tiles[j].aoff = even ? first_a : aoff;
         tiles[j].coff = tiles[j].zoff = even ? first_c : coff;
     }
-    const int n = (int)ceil_div(rows, FN(gemm_mr)[0][panels[0].nv]), low = (int)rows / n, higher = (int)rows % n;
+    const int mr = MIN(FN(gemm_mr)[0][panels[0].nv], FN(gemm_mr)[0][panels[count - 1].nv]); /* of the widest, and of half a vector if that is the last */
+    const int n = ((int)rows + mr - 1) / mr, low = (int)rows / n, higher = (int)rows % n;
     for (int i = 0; i < n; i++) {
         const long height = low + (i < higher);
         for (long j = 0; j < count; j++) {
