@@ -153,6 +153,14 @@ def _problems(*texts: str) -> list[Problem]:
     return [Problem.parse(f"{line}_f32_{'ncdhw' if '_kd' in line else 'nchw'}") for text in texts for line in text.split()]
 
 
+def other_images(problem: Problem) -> list[Problem]:
+    """The problem on images of other sizes, such as give one row or column of outputs."""
+    (sh, sw), (dh, dw), (top, bottom, left, right) = problem.stride, problem.dilation, problem.padding
+    least = (problem.kh - 1) * dh + 1 - top - bottom, (problem.kw - 1) * dw + 1 - left - right
+    sizes = (1, 1), (1, 6), (7, 1), (2, 2), (5, 5), (19, 23)
+    return [replace(problem, n=1, ih=max(1, least[0] + (h - 1) * sh), iw=max(1, least[1] + (w - 1) * sw)) for h, w in sizes]
+
+
 def both_layouts(problems: list[Problem]) -> list[Problem]:
     return [replace(p, layout=layout) for p in problems for layout in ("nchw", "nhwc")]
 

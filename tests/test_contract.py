@@ -26,7 +26,7 @@ from oracle import (
     view,
     with_epilogue,
 )
-from shapes import FEW, FORMS, PROBLEMS, both_layouts, with_dtype
+from shapes import FEW, FORMS, PROBLEMS, both_layouts, other_images, with_dtype
 
 ALL = both_layouts(PROBLEMS)
 HERE = CPUS[-1:]
@@ -85,8 +85,7 @@ def test_the_packed_weight_serves_every_image_that_it_says(algorithm, problem, c
     """A layer keeps one packed weight for all plans of one weight_format, whatever the size of the image."""
     plan, arrays = algorithm.build(problem, cpu), integers(problem)
     packed = {plan.weight_format: plan.pack(arrays.weight, arrays.bias)}
-    for size in (1, 2, 5, 19):
-        other = replace(problem, n=1, ih=problem.kh * problem.dilation[0] + size, iw=problem.kw * problem.dilation[1] + size)
+    for other in other_images(problem):
         plan = algorithm.build(other, cpu)
         if plan.weight_format in packed:
             image = integers(other)

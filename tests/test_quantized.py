@@ -12,7 +12,7 @@ from cpuconv.algorithms import ALGORITHMS
 from cpuconv.plan import Quantization, types
 from cpuconv.problem import INTEGER_DTYPES
 from oracle import INTEGER_CPUS, case_id, seed
-from shapes import FEW, PROBLEMS, both_layouts
+from shapes import FEW, PROBLEMS, both_layouts, other_images
 from test_memory import Fenced, fenced, mprotect
 
 INTEGERS = [a for a in ALGORITHMS if a.name.startswith("int8")]
@@ -119,6 +119,41 @@ def test_every_shape(algorithm, problem, cpu):
 def test_every_mix(algorithm, problem, cpu, zero_points):
     data = arrays(problem, zero_points)
     np.testing.assert_array_equal(run(algorithm.build(problem, cpu), data), reference.integers(problem, *data))
+
+
+@each(mixed(both_layouts([*WIDE, *VOLUMES, *PROBLEMS])))
+def test_the_packed_weight_serves_every_image_that_it_says(algorithm, problem, cpu):
+    plan, (_, w, bias, q) = algorithm.build(problem, cpu), arrays(problem)
+    packed = {plan.weight_format: plan.pack(w, bias, q)}
+    for other in other_images(problem):
+        plan = algorithm.build(other, cpu)
+        if plan.weight_format in packed:
+            x, out = arrays(other)[0], np.full(other.y_shape, 77, types(other.dtype).y)
+            plan.run(x, packed[plan.weight_format], None, out, 1)
+            np.testing.assert_array_equal(out, reference.integers(other, x, w, bias, q))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("taps", [258, 259])
+def test_the_largest_sums_of_a_channel_are_exact(taps, layout):
+    """258 products of 255 have 24 bits, as a float has; of 259, a float would lose the last."""
+    x, w = np.full((1, 2, 1, taps), 255, np.uint8), np.full((2, 1, 1, taps), 255, np.uint8)
+    w[1, 0, 0, 0] = 254
+    if layout == "NHWC":
+        x, w = nhwc(x, w)
+    y = cpuconv.conv2d(x, w, groups=2, layout=layout)
+    assert y.ravel().tolist() == [taps * 255 * 255, taps * 255 * 255 - 255]
+
+
+def test_one_layer_at_every_width():
+    """What a layer keeps for one image serves the next."""
+    rng = np.random.default_rng(5)
+    w = draw(rng, (3, 3, 1, 96), "int8")
+    layer = quantized.Conv2d(w, 0.5, 128, 0.25, 0, 0.5, np.uint8(10), padding=1, groups=96, layout="NHWC")
+    for width in (8, 1, 8, 2, 1):
+        x = draw(rng, (1, 8, width, 96), "uint8")
+        sums = by_slices(np.moveaxis(x, -1, 1), np.moveaxis(w, (-1, -2), (0, 1)), 128, 0, padding=1, groups=96)
+        np.testing.assert_array_equal(np.moveaxis(layer(x), -1, 1), requantized(sums, 0.25, np.uint8(10)))
 
 
 @each(mixed(both_layouts([*WIDE, *PROBLEMS])))

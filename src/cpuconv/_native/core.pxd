@@ -17,6 +17,7 @@ cdef extern from "ukernels/conv.h" nogil:
         const void *bias
         const void *residual
         void *y
+        const void *x_begin
         const void *x_end
         conv_strides xs, ys
     ctypedef struct conv_weight:
@@ -82,7 +83,7 @@ cdef extern from "ukernels/conv.h" nogil:
         long (*gemm_packed_size)(const int8_geometry *) noexcept nogil
         void (*gemm_pack)(const int8_geometry *, const int32_t *, int32_t *) noexcept nogil
         int (*gemm)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
-        int (*depthwise)(const int8_geometry *, const int8_tensors *, long, int) noexcept nogil
+        int (*depthwise)(const int8_geometry *, const int8_tensors *, const conv_family *, const conv_blocking *, int) noexcept nogil
 
 cdef extern from "ukernels/tables.h" nogil:
     ctypedef struct isa_table:

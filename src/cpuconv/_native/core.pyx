@@ -194,7 +194,7 @@ cdef class Convolution:
         if self.g.n == 0:
             return
         t.x, t.weight, t.bias, t.residual, t.y = bx.pointer(), bw.pointer(), bb.pointer(), br.pointer(), by.pointer()
-        t.x_end, t.xs, t.ys = bx.end(), bx.strides(self.g.nhwc), by.strides(self.g.nhwc)
+        t.x_begin, t.x_end, t.xs, t.ys = t.x, bx.end(), bx.strides(self.g.nhwc), by.strides(self.g.nhwc)
         with nogil:
             status = self.compute(&t, threads)
         if status:
@@ -256,7 +256,7 @@ cdef class Bound:
             PyObject_GetBuffer(y, &by, PyBUF_STRIDES)
             try:
                 fits = self.fits(&bx, self.x_shape) and self.fits(&by, self.y_shape) and not by.readonly
-                t.x, t.x_end, t.y = bx.buf, <const char *>bx.buf + bx.len, by.buf
+                t.x, t.x_begin, t.x_end, t.y = bx.buf, bx.buf, <const char *>bx.buf + bx.len, by.buf
                 if fits and (t.x_end <= <const void *>by.buf or <const void *>(<const char *>by.buf + by.len) <= t.x):
                     with nogil:
                         status = self.convolution.compute(&t, threads)
@@ -330,20 +330,22 @@ cdef class Separable:
 cdef class Int8Convolution:
     """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight (GEMM), then `run`. Immutable; safe from many threads at once.
 
-    kind: IMPLICIT_GEMM or DEPTHWISE; geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes.
+    kind: IMPLICIT_GEMM or DEPTHWISE; geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes;
+    channels: that it takes (DEPTHWISE, NCHW).
     signs: whether x, and an 8-bit y, are signed, and whether y is of 8 bits.
     """
     cdef const int8_ukernels *kernels
+    cdef const conv_family *floats
     cdef int8_geometry q
-    cdef long rows
+    cdef conv_blocking blocking
     cdef int kind
     cdef bint x_signed, y_signed
 
-    def __init__(self, str isa, int kind, geometry, depth, long rows, signs):
-        self.kernels = find_isa(isa).int8
+    def __init__(self, str isa, int kind, geometry, depth, long rows, long channels, signs):
+        self.kernels, self.floats = find_isa(isa).int8, find_family(isa, "f32")
         set_geometry(&self.q.g, geometry)
         self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
-        self.kind, self.rows = kind, rows
+        self.kind, self.blocking.block, self.blocking.channels = kind, rows, channels
         self.x_signed, self.y_signed, self.q.bytes = signs
 
     def form(self):
@@ -373,9 +375,9 @@ cdef class Int8Convolution:
         t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
         with nogil:
             if self.kind == IMPLICIT_GEMM:
-                status = self.kernels.gemm(&self.q, &t, self.rows, threads)
+                status = self.kernels.gemm(&self.q, &t, self.blocking.block, threads)
             else:
-                status = self.kernels.depthwise(&self.q, &t, self.rows, threads)
+                status = self.kernels.depthwise(&self.q, &t, self.floats, &self.blocking, threads)
         if status:
             raise no_workspace()
 

@@ -18,7 +18,7 @@ static int band(const separable_job *job, long index, int threads) {
     g.ih = clamp(first + (rows - 1) * d->sh + (d->kh - 1) * d->dh + 1, top, d->ih) - top;
     g.pt = top - first;
     g.oh = rows;
-    conv_tensors t = {.x = (const char *)job->x + (image * job->xs.image + top * job->xs.row) * job->size, .x_end = job->x_end, .xs = job->xs};
+    conv_tensors t = {.x = (const char *)job->x + (image * job->xs.image + top * job->xs.row) * job->size, .x_begin = job->x, .x_end = job->x_end, .xs = job->xs};
     t.ys = d->nhwc ? (conv_strides){0, 1, channels * d->ow, channels} : (conv_strides){0, pixels, d->ow, 1};
     for (long j = 0; j < job->multiplier; j++) {
         const separable_stage *s = job->depthwise + j;
@@ -32,7 +32,7 @@ static int band(const separable_job *job, long index, int threads) {
     const separable_stage *p = job->pointwise + (rows < job->rows);
     const long at = (image * job->ys.image + oy * job->ys.row) * job->size;
     const conv_tensors u = {
-        between, p->weight, p->bias, job->residual ? (const char *)job->residual + at : NULL, (char *)job->y + at, between + bytes, t.ys, job->ys,
+        between, p->weight, p->bias, job->residual ? (const char *)job->residual + at : NULL, (char *)job->y + at, between, between + bytes, t.ys, job->ys,
     };
     return p->family->implicit_gemm(&p->g, &p->blocking, &u, p->act, threads);
 }

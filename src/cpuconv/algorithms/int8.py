@@ -45,11 +45,12 @@ def pace(cpu: Cpu) -> float:
     return 4.0 if core.int8_dot(cpu.isa)[0] == 4 else 1.3
 
 
-def convolution(p: Problem, cpu: Cpu, kind: int, rows: int) -> core.Int8Convolution:
+def convolution(p: Problem, cpu: Cpu, kind: int, rows: int, channels: int = 0) -> core.Int8Convolution:
     depth = p.depth or Axis(1, 1)
     ints = depth.size, depth.kernel, depth.stride, depth.before, depth.dilation, depth.out
     kinds = types(p.dtype)
-    return core.Int8Convolution(cpu.isa, kind, native.geometry(p), ints, rows, (kinds.x == np.int8, kinds.y == np.int8, kinds.y.itemsize == 1))
+    signs = kinds.x == np.int8, kinds.y == np.int8, kinds.y.itemsize == 1
+    return core.Int8Convolution(cpu.isa, kind, native.geometry(p), ints, rows, channels, signs)
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,17 @@ class Int8Plan:
     convolution: core.Int8Convolution = field(repr=False)
 
     @property
-    def weight_format(self) -> Hashable:
+    def weight_format(self) -> tuple[Hashable, ...]:
         return type(self).__name__, self.cpu.isa, self.convolution.form()
 
     @property
     def dot_length(self) -> int:
         return core.int8_dot(self.cpu.isa)[0]
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether the kernel multiplies numbers less their zero points."""
+        return self.dot_length == 2
 
     def lanes(self, elements: Array) -> Array:
         """The weight as the kernel reads it."""
@@ -84,10 +90,10 @@ class Int8Plan:
         return Packed(self.lanes(elements), *per_channel, q.x_zero_point, q.y_zero_point)
 
     def _operands(self, weight: Array, bias: Array | None, q: Quantization) -> Operands:
-        p, (length, dot_signed) = self.problem, core.int8_dot(self.cpu.isa)
+        p, (_, dot_signed) = self.problem, core.int8_dot(self.cpu.isa)
         w = np.moveaxis(weight, (0, 1), (-1, -2)) if p.layout == "nchw" else weight
         sums = np.zeros(p.oc, np.int64) if bias is None else bias.astype(np.int64)
-        if length == 2:
+        if self.subtracts:
             return Operands(w - q.w_zero_point.astype(np.int16), sums.astype(np.int32), None)
         # The instruction takes one signedness: x + x_shift and w + w_shift are of it, and so are their zero points.
         kinds = types(p.dtype)

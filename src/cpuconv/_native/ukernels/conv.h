@@ -25,8 +25,8 @@ typedef struct {
 typedef struct {
     const void *x, *weight, *bias, *residual; /* weight: packed; bias: packed, never NULL; residual: may be NULL or y */
     void *y;
-    const void *x_end;   /* nothing from here on is read */
-    conv_strides xs, ys; /* of x; of y and residual */
+    const void *x_begin, *x_end; /* nothing before and nothing from there on is read */
+    conv_strides xs, ys;         /* of x; of y and residual */
 } conv_tensors;
 
 /* A weight anywhere in memory, and what lies between two of its output channels, input channels, rows and columns of taps, in elements.
@@ -118,6 +118,6 @@ typedef struct {
     long (*gemm_packed_size)(const int8_geometry *); /* lanes */
     void (*gemm_pack)(const int8_geometry *, const int32_t *lanes, int32_t *packed);
     int (*gemm)(const int8_geometry *, const int8_tensors *, long rows, int threads);
-    int (*depthwise)(const int8_geometry *, const int8_tensors *, long rows, int threads); /* weight: [kh][lanes of kw][oc], or of NCHW [oc][kh][lanes of kw] */
+    int (*depthwise)(const int8_geometry *, const int8_tensors *, const conv_family *floats, const conv_blocking *, int threads); /* weight: as there */
 } int8_ukernels;
 #endif

@@ -289,7 +289,7 @@ static int FN(planes_task)(void *context, long index) {
         planes = 1;
         const T *x = (const T *)t->x + image * t->xs.image + c * t->xs.channel;
         long x_row = t->xs.row;
-        if (t->xs.pixel != 1 || x - (const T *)t->x < before || (const T *)t->x_end - (x + (g->ih - 1) * x_row) < after) { /* vectors would read past the ends of x */
+        if (t->xs.pixel != 1 || x - (const T *)t->x_begin < before || (const T *)t->x_end - (x + (g->ih - 1) * x_row) < after) { /* vectors would read past the ends of x */
             const long iy = oy * g->sh - g->pt, top = MIN(g->ih, MAX(0, iy)), bottom = MIN(g->ih, iy + (rows - 1) * g->sh + g->kh);
             for (long y = top; y < bottom; y++)
                 for (long ix = 0; ix < g->iw; ix++) copy[(y - top) * g->iw + ix] = x[y * x_row + ix * t->xs.pixel];
