@@ -43,21 +43,6 @@ INLINE VEC requantized_lanes(const int8_range range, const VEC *sum, const f32xu
     return to_bytes(range, (VEC)selected(selected(b[0], b[1] << 8, 0x00ff00ff), selected(b[2], b[3] << 8, 0x00ff00ff) << 16, 0xffff));
 }
 
-/* VB bytes that are in lanes, byte k of lane l being number k VL + l, in order. */
-INLINE VEC bytes_in_order(VEC v) {
-    typedef uint8_t bytes_of __attribute__((vector_size(VB)));
-    bytes_of from = (bytes_of)v, order, to;
-    VEC lanes;
-    UNROLL for (int i = 0; i < VB; i++) order[i] = (uint8_t)(i / 16 * 16 + i % 4 * 4 + i / 4 % 4); /* in each 128 bits, then these */
-    UNROLL for (int i = 0; i < VL; i++) lanes[i] = i % (VL / 4) * 4 + i / (VL / 4);
-#ifdef __clang__
-    for (int i = 0; i < VB; i++) to[i] = from[order[i]];
-#else
-    to = __builtin_shuffle(from, order);
-#endif
-    return i32_choose((VEC)to, (VEC)to, lanes);
-}
-
 /* 4 VL numbers to the order of lanes. */
 INLINE void to_lanes(const int32_t *restrict from, int32_t *restrict to) {
     for (long j = 0; j < 4; j++)

@@ -44,7 +44,33 @@ INLINE VEC rounded(const int8_range r, VEC sum, f32x scale) {
     v = float_min(high, float_max(low, v));
     return (VEC)(v + magic);
 }
-INLINE i8x requantized(const int8_range r, VEC sum, f32x scale) { return __builtin_convertvector(rounded(r, sum, scale) + r.zero, i8x); }
+/* VB bytes that are in lanes, byte k of lane l being number k VL + l, in order. */
+INLINE VEC bytes_in_order(VEC v) {
+    typedef uint8_t bytes_of __attribute__((vector_size(VB)));
+    bytes_of from = (bytes_of)v, order, to;
+    VEC lanes;
+    UNROLL for (int i = 0; i < VB; i++) order[i] = (uint8_t)(i / 16 * 16 + i % 4 * 4 + i / 4 % 4); /* in each 128 bits, then these */
+    UNROLL for (int i = 0; i < VL; i++) lanes[i] = i % (VL / 4) * 4 + i / (VL / 4);
+#ifdef __clang__
+    for (int i = 0; i < VB; i++) to[i] = from[order[i]];
+#else
+    to = __builtin_shuffle(from, order);
+#endif
+    return i32_choose((VEC)to, (VEC)to, lanes);
+}
+
+/* The lowest byte of each lane. (Of vectors of 16 or 32 bytes gcc makes the conversion one by one.) */
+INLINE i8x lowest_bytes(VEC v) {
+#if VB == 64
+    return __builtin_convertvector(v, i8x);
+#else
+    const VEC ordered = bytes_in_order(v);
+    i8x bytes;
+    __builtin_memcpy(&bytes, &ordered, sizeof bytes);
+    return bytes;
+#endif
+}
+INLINE i8x requantized(const int8_range r, VEC sum, f32x scale) { return lowest_bytes(rounded(r, sum, scale) + r.zero); }
 
 /* Adds the zero point to the bytes of rounded numbers. */
 INLINE VEC to_bytes(const int8_range r, VEC bytes) {
