@@ -40,7 +40,7 @@ class GemmPlan(int8.Int8Plan):
 
 class Int8Gemm:
     name = "int8_gemm"
-    version = 2
+    version = 3
     plain = True
     strided = False
 
