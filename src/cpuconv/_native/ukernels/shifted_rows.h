@@ -92,6 +92,7 @@ typedef struct {
     long count;
     const T *weight, *bias; /* [taps][mr], [mr] */
     long row;               /* of c */
+    int fetch;              /* whether what the fourth tile from here reads is prefetched: of one or two rows, tiles take less time than their data */
     conv_activation act;    /* none or clip */
 } FN(shifted_tile);
 
@@ -105,6 +106,7 @@ INLINE void FN(shifted_body)(const int mr, const int nv, const FN(shifted_tile) 
         for (const long *tap = t->taps, *last = tap + t->count; tap < last; tap++, w += mr) {
             const T *from = b + *tap;
             VEC bv[4];
+            if (mr <= 2 && t->fetch) UNROLL for (int j = 0; j < nv; j += LINE_BYTES / VB) __builtin_prefetch(from + (4 * nv + j) * VL);
             UNROLL for (int j = 0; j < nv; j++) bv[j] = LOAD(from + j * VL);
             UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += w[i] * bv[j];
         }
@@ -211,7 +213,9 @@ static int FN(shifted_task)(void *context, long index) {
     T *y = (T *)in->y + at;
     const T *residual = in->residual ? (const T *)in->residual + at : NULL;
     const conv_activation none = {ACT_NONE, 0, 0};
-    FN(shifted_tile) t = {.taps = taps, .count = k, .row = in_place ? in->ys.channel : c_row, .act = simple ? job->act : none};
+    /* each tap of 1x1 reads lines of its own */
+    const int fetch = !copied && g->kh * g->kw == 1 && g->n * g->ic * g->ih * g->iw * (long)sizeof(T) > FAR;
+    FN(shifted_tile) t = {.taps = taps, .count = k, .row = in_place ? in->ys.channel : c_row, .fetch = fetch, .act = simple ? job->act : none};
     for (long run = 0; run < runs; run++) {
         const long row = part(rows, runs, run), some = part(rows, runs, run + 1) - row, vectors = in_place ? g->ow / VL : ceil_div((some - 1) * copy.pitch + g->ow, VL);
         const long panels = ceil_div(vectors, FN(SHIFTED_WIDTH));
