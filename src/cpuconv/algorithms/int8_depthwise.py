@@ -43,7 +43,7 @@ def float_part(p: Problem, cpu: Cpu) -> Problem:
 class DepthwisePlan(int8.Int8Plan):
     @property
     def weight_format(self) -> tuple[Hashable, ...]:
-        return *super().weight_format, self.problem.ow > 1
+        return *super().weight_format, self.problem.ow > 1  # on which the order of channels depends (`padded`)
 
     @property
     def subtracts(self) -> bool:
