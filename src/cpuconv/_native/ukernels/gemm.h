@@ -86,12 +86,12 @@ static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][MR_MAX] = {
 #undef HALF
 #undef ROWS
 };
-/* Rows of the tallest tiles, of short sums and of long ones, by vectors of a panel. AVX-512 has registers for more, but stores of more than some 20 accumulators at once hold
-   up the next tile. For long sums that weighs less than loads of B, which taller tiles share. Of one vector, 8 accumulators just hide the latency of
+/* Rows of the tallest tiles, of short sums and of long ones, by vectors of a panel. AVX-512 has registers for more, but stores of more than some 18 accumulators at once hold
+   up the next tile (on a Zen 4, those of 20 cost a cycle each). For long sums that weighs less than loads of B, which taller tiles share. Of one vector, 8 accumulators just hide the latency of
    two multiply-adds a cycle; 12 are 1.02 to 1.05 times as fast, more no faster (Zen 5). */
 enum { FN(LONG_SUM) = 128 };
 #if VB == 64
-static const int FN(gemm_mr)[2][5] = {{8, 12, 7, 5, 5}, {8, 12, 8, 7, 6}};
+static const int FN(gemm_mr)[2][5] = {{8, 12, 7, 6, 4}, {8, 12, 8, 7, 6}};
 #else
 #define HEIGHTS {8, 8, NV_MAX <= 3 ? 6 : 8, NV_MAX == 3 ? 4 : 8, 6}
 static const int FN(gemm_mr)[2][5] = {HEIGHTS, HEIGHTS};

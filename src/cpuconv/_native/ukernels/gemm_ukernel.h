@@ -47,14 +47,17 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
                 acc[i][j] = SELECT(UMASK, high < acc[i][j], high, acc[i][j]);
             }
         }
-        T *row[MR_MAX]; /* loaded before the first store, which to the compiler might change them */
-        UNROLL for (int i = 0; i < mr; i++) row[i] = c + t->coff[i];
+        T *const to = c;
+        const long *const coff = t->coff; /* read with each row's stores: ahead of them, gcc parks 12 in mask registers, and a store of a Zen 4 costs three cycles */
         first += t->a_step;
         panel += t->b_step;
         c += t->c_step;
         if (bias_n) bias_n += t->bias_n_step;
         if (bias_m) bias_m += t->bias_m_step;
-        UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(row[i] + j * UVL) = acc[i][j];
+        UNROLL for (int i = 0; i < mr; i++) {
+            T *const row = to + coff[i];
+            UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(row + j * UVL) = acc[i][j];
+        }
     }
 }
 #define UKERNEL(mr, nv) \
