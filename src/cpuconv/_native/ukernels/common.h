@@ -42,6 +42,9 @@ enum {
 /* Where pixels that a block reads may lie outside the image: nowhere, among its first and last kw / 2, or anywhere. */
 enum { NO_EDGE, AT_ENDS, ANYWHERE };
 
+/* What is prefetched with each pixel that a depthwise block reads in NHWC. */
+enum { NO_FETCH, NEXT_BLOCK, NEXT_LINE };
+
 /* A run of the summation: `length` elements of each row of A from offset a on, a step apart, against rows b, b+1, ... of B. */
 typedef struct {
     long a, b, length;

@@ -58,9 +58,9 @@ INLINE void FN(store_pixels)(const FN(dw_rows) *d, const VEC *acc, long n, T *y,
 }
 
 /* A row of input pixels into the upper row of sums (taps w0), the lower one (w1), or both; each pixel is loaded once. `inside`: bit i is set where
-   pixel i lies in the image; edge: where some may not. far: the next line of channels of each pixel is prefetched. */
-INLINE void FN(tap_row)(const int kw, const int sw, const int edge, const int far, const int upper, const int lower, const T *x, long pixel, unsigned inside, const VEC *w0, const VEC *w1,
-                        VEC *acc0, VEC *acc1) {
+   pixel i lies in the image; edge: where some may not. fetch: what is prefetched with each pixel; `ahead`: from a block to the next one. */
+INLINE void FN(tap_row)(const int kw, const int sw, const int edge, const int fetch, const int upper, const int lower, const T *x, long pixel, long ahead, unsigned inside, const VEC *w0,
+                        const VEC *w1, VEC *acc0, VEC *acc1) {
     VEC v0[7], v1[7];
     if (upper) UNROLL for (int k = 0; k < kw; k++) v0[k] = w0[k];
     if (lower) UNROLL for (int k = 0; k < kw; k++) v1[k] = w1[k];
@@ -69,7 +69,8 @@ INLINE void FN(tap_row)(const int kw, const int sw, const int edge, const int fa
         const int sure = edge == NO_EDGE || (edge == AT_ENDS && i >= kw / 2 && i < columns - kw / 2);
         VEC v;
         if (sure || inside >> i & 1) v = LOAD(x);
-        if (far && (sure || inside >> i & 1)) __builtin_prefetch(x + LINE_BYTES / sizeof(T));
+        if (fetch == NEXT_LINE && (sure || inside >> i & 1)) __builtin_prefetch(x + LINE_BYTES / sizeof(T));
+        if (fetch == NEXT_BLOCK) __builtin_prefetch(x + ahead, 0, 2); /* into L2: L1 does not hold a block of many channels */
         STEP(x, pixel)
         if (sure || inside >> i & 1) {
             UNROLL for (int k = 0; k < kw; k++)
@@ -88,17 +89,17 @@ typedef struct {
 } FN(dw_taps);
 
 /* n pixels of one vector, from x and y on; kw and sw (= sh) are constants, dilation is 1. */
-INLINE void FN(block_of)(const int kw, const int sw, const int edge, const int far, const FN(dw_rows) *d, const FN(dw_taps) *r, const VEC *w, const T *x, long pixel, long x_row, long at, long y_row,
-                         long n, unsigned inside) {
+INLINE void FN(block_of)(const int kw, const int sw, const int edge, const int fetch, const FN(dw_rows) *d, const FN(dw_taps) *r, const VEC *w, const T *x, long pixel, long x_row, long ahead,
+                         long at, long y_row, long n, unsigned inside) {
     const VEC bias = w[d->g->kh * kw];
     VEC acc0[FN(BLOCK)], acc1[FN(BLOCK)];
     UNROLL for (int b = 0; b < FN(BLOCK); b++) acc0[b] = acc1[b] = bias;
     long k = r->first;
     w += k * kw;
-    for (; k < r->both; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, far, 1, 0, x, pixel, inside, w, NULL, acc0, NULL);
+    for (; k < r->both; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, fetch, 1, 0, x, pixel, ahead, inside, w, NULL, acc0, NULL);
     if (FN(BLOCK_ROWS) > 1 && r->rows > 1) {
-        for (; k < r->below; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, far, 1, 1, x, pixel, inside, w, w - sw * kw, acc0, acc1);
-        for (; k < r->last; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, far, 0, 1, x, pixel, inside, NULL, w - sw * kw, NULL, acc1);
+        for (; k < r->below; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, fetch, 1, 1, x, pixel, ahead, inside, w, w - sw * kw, acc0, acc1);
+        for (; k < r->last; k++, x += x_row, w += kw) FN(tap_row)(kw, sw, edge, fetch, 0, 1, x, pixel, ahead, inside, NULL, w - sw * kw, NULL, acc1);
         FN(store_pixels)(d, acc1, n, d->y + at + y_row, d->residual ? d->residual + at + y_row : NULL);
     }
     FN(store_pixels)(d, acc0, n, d->y + at, d->residual ? d->residual + at : NULL);
@@ -110,7 +111,7 @@ INLINE unsigned FN(columns_inside)(const conv_geometry *g, long ix, long count) 
     return (1u << last) - (1u << first);
 }
 
-INLINE void FN(rows_of)(const int kw, const int sw, const int far, const FN(dw_rows) *d) {
+INLINE void FN(rows_of)(const int kw, const int sw, const int fetch, const FN(dw_rows) *d) {
     const conv_geometry *g = d->g;
     const long columns = (FN(BLOCK) - 1) * sw + kw, kh = g->kh, iw = g->iw, ow = g->ow, pl = g->pl, x_row = d->x_row, pixel = d->x_pixel, y_row = d->y_row, y_pixel = d->y_pixel;
     const long taps = kh * kw + 1;
@@ -123,27 +124,30 @@ INLINE void FN(rows_of)(const int kw, const int sw, const int far, const FN(dw_r
         for (long ox = 0; ox < ow; ox += FN(BLOCK)) {
             const long ix = ox * sw - pl, n = MIN(FN(BLOCK), ow - ox), at = y + ox * y_pixel;
             const T *block = x + ox * sw * pixel;
+            const long ahead = ox + FN(BLOCK) < ow ? FN(BLOCK) * sw * pixel : FN(BLOCK_ROWS) * sw * x_row - ox * sw * pixel;
             const VEC *w = d->w;
             const long *c = d->channel, *all = c + d->vectors;
             if (ix >= 0 && ix + columns <= iw && n == FN(BLOCK))
-                for (; c < all; c++, w += taps) FN(block_of)(kw, sw, NO_EDGE, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, FN(BLOCK), 0);
+                for (; c < all; c++, w += taps) FN(block_of)(kw, sw, NO_EDGE, fetch, d, &r, w, block + *c, pixel, x_row, ahead, at + *c, y_row, FN(BLOCK), 0);
             else {
                 const unsigned inside = FN(columns_inside)(g, ix, (n - 1) * sw + kw);
                 if (n == FN(BLOCK) && ix >= -(kw / 2) && ix + columns <= iw + kw / 2)
-                    for (; c < all; c++, w += taps) FN(block_of)(kw, sw, AT_ENDS, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, FN(BLOCK), inside);
+                    for (; c < all; c++, w += taps) FN(block_of)(kw, sw, AT_ENDS, fetch, d, &r, w, block + *c, pixel, x_row, ahead, at + *c, y_row, FN(BLOCK), inside);
                 else
-                    for (; c < all; c++, w += taps) FN(block_of)(kw, sw, ANYWHERE, far, d, &r, w, block + *c, pixel, x_row, at + *c, y_row, n, inside);
+                    for (; c < all; c++, w += taps) FN(block_of)(kw, sw, ANYWHERE, fetch, d, &r, w, block + *c, pixel, x_row, ahead, at + *c, y_row, n, inside);
             }
         }
     }
 }
 
 typedef void (*FN(rows_kernel))(const FN(dw_rows) *d);
-#define ROWS(KW, SW) static void FN(rows_##KW##_##SW)(const FN(dw_rows) *d) { FN(rows_of)(KW, SW, 0, d); }
-#define FAR_ROWS(KW, SW) static void FN(far_rows_##KW##_##SW)(const FN(dw_rows) *d) { FN(rows_of)(KW, SW, 1, d); }
-ROWS(3, 1) ROWS(3, 2) ROWS(5, 1) ROWS(5, 2) ROWS(7, 1) FAR_ROWS(3, 1) FAR_ROWS(3, 2)
+#define ROWS(fetch, KW, SW) static void FN(rows_##fetch##_##KW##_##SW)(const FN(dw_rows) *d) { FN(rows_of)(KW, SW, fetch, d); }
+ROWS(NO_FETCH, 3, 1) ROWS(NO_FETCH, 3, 2) ROWS(NO_FETCH, 5, 1) ROWS(NO_FETCH, 5, 2) ROWS(NO_FETCH, 7, 1)
+ROWS(NEXT_BLOCK, 3, 1) ROWS(NEXT_BLOCK, 3, 2) ROWS(NEXT_BLOCK, 5, 1) ROWS(NEXT_BLOCK, 5, 2) ROWS(NEXT_BLOCK, 7, 1)
+#if VB == 32
+ROWS(NEXT_LINE, 3, 1) ROWS(NEXT_LINE, 3, 2)
+#endif
 #undef ROWS
-#undef FAR_ROWS
 
 /* Any kernel size, stride and dilation: one row of one vector from ox on. */
 static void FN(block_of_any)(const FN(dw_rows) *d, long v, long oy, long ox) {
@@ -181,19 +185,28 @@ static void FN(rows_any)(const FN(dw_rows) *d) {
             for (long v = 0; v < d->vectors; v++) FN(block_of_any)(d, v, oy, ox);
 }
 
-/* Whether each line of an NHWC image had better be prefetched: 3x3 does little with it, and with AVX2, whose vectors are half a line, the core looks
-   ahead no further than the next line. Pixels of a few lines are their own neighbours. */
-INLINE int FN(fetches)(const conv_geometry *g) {
-    const long traffic = (g->ih * g->iw + g->oh * g->ow) * g->ic * (long)sizeof(T);
-    return VB == 32 && g->nhwc && g->ic * (long)sizeof(T) > 4 * LINE_BYTES && traffic * g->sw > FAR;
+/* What had better be prefetched with each pixel of an NHWC image. Of images that no cache holds until the next call, what lies in its place in the
+   next block: the CPU loses track of pixels far apart in so many rows (on a Zen 4, batches of 8 take down to a third of the time). Of those that come
+   from beyond L2, with AVX2, whose vectors are half a line, the next line: the core looks ahead no further. Pixels of a few lines are their own
+   neighbours. */
+INLINE int FN(fetched)(const conv_geometry *g) {
+    const long traffic = g->n * (g->ih * g->iw + g->oh * g->ow) * g->ic * (long)sizeof(T);
+    if (!g->nhwc || g->ic < VL) return NO_FETCH;
+    if (traffic > CACHED) return NEXT_BLOCK;
+    return VB == 32 && g->kw == 3 && g->ic * (long)sizeof(T) > 4 * LINE_BYTES && traffic * g->sw > FAR ? NEXT_LINE : NO_FETCH;
 }
 
 INLINE FN(rows_kernel) FN(rows_kernel_of)(const conv_geometry *g) {
-    if (g->dh != 1 || g->dw != 1 || g->sh != g->sw || g->kh < g->sh) return FN(rows_any);
-    if (g->kw == 3 && g->sw <= 2 && FN(fetches)(g)) return g->sw == 1 ? FN(far_rows_3_1) : FN(far_rows_3_2);
-    if (g->kw == 3 && g->sw <= 2) return g->sw == 1 ? FN(rows_3_1) : FN(rows_3_2);
-    if (g->kw == 5 && g->sw <= 2) return g->sw == 1 ? FN(rows_5_1) : FN(rows_5_2);
-    return g->kw == 7 && g->sw == 1 ? FN(rows_7_1) : FN(rows_any);
+    static const FN(rows_kernel) kernels[][5] = {
+#define KERNELS(fetch) {FN(rows_##fetch##_3_1), FN(rows_##fetch##_3_2), FN(rows_##fetch##_5_1), FN(rows_##fetch##_5_2), FN(rows_##fetch##_7_1)}
+        [NO_FETCH] = KERNELS(NO_FETCH), [NEXT_BLOCK] = KERNELS(NEXT_BLOCK),
+#undef KERNELS
+#if VB == 32
+        [NEXT_LINE] = {FN(rows_NEXT_LINE_3_1), FN(rows_NEXT_LINE_3_2)},
+#endif
+    };
+    const int known = g->dh == 1 && g->dw == 1 && g->sh == g->sw && g->kh >= g->sh && (g->kw == 7 ? g->sw == 1 : (g->kw == 3 || g->kw == 5) && g->sw <= 2);
+    return known ? kernels[FN(fetched)(g)][g->kw - 3 + g->sw - 1] : FN(rows_any);
 }
 
 /* Columns of the packed weight, a row for each tap. */
