@@ -91,7 +91,7 @@ static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][MR_MAX] = {
    two multiply-adds a cycle; 12 are 1.02 to 1.05 times as fast, more no faster (Zen 5). */
 enum { FN(LONG_SUM) = 128 };
 #if VB == 64
-static const int FN(gemm_mr)[2][5] = {{8, 12, 7, 6, 4}, {8, 12, 8, 7, 6}};
+static const int FN(gemm_mr)[2][5] = {{8, 12, 7, 5, 4}, {8, 12, 8, 7, 6}};
 #else
 #define HEIGHTS {8, 8, NV_MAX <= 3 ? 6 : 8, NV_MAX == 3 ? 4 : 8, 6}
 static const int FN(gemm_mr)[2][5] = {HEIGHTS, HEIGHTS};
