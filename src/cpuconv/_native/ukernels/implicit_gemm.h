@@ -345,11 +345,11 @@ static int FN(strip_task)(void *context, long index) {
 
 #include "channel_rows.h"
 
-/* Pixels of a block, at most `most`: where they and panels are few, smaller ones, lest one thread have the last one to itself, and as many for each thread. */
+/* Pixels of a block, at most `most`: as many for each thread, and smaller blocks where they and panels are few. */
 INLINE long FN(block_size)(const conv_geometry *g, long most, long parts, int threads) {
-    const long pixels = g->oh * g->ow, others = MAX(1, parts * g->groups * g->n), wanted = ceil_div(6 * threads, others), few = 24;
-    if (threads == 1 || pixels < few || ceil_div(pixels, most) >= wanted) return most;
-    const long count = MIN(pixels / few, wanted), more = ceil_div(count, threads) * threads;
+    const long pixels = g->oh * g->ow, others = MAX(1, parts * g->groups * g->n), few = 24;
+    if (threads == 1 || pixels < few) return most;
+    const long count = MAX(ceil_div(pixels, most), MIN(pixels / few, ceil_div(6 * threads, others))), more = ceil_div(count, threads) * threads;
     return ceil_div(pixels, pixels / more >= few ? more : MAX(1, count / threads * threads));
 }
 
