@@ -78,12 +78,12 @@ class CompositePlan:
     def weight_format(self) -> Hashable:
         return "pieces", frozenset(step.weight_key for step in self.steps)
 
-    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None, *, lasting: bool = False) -> Packed:
         weights: dict[Hashable, Any] = {}
         for step in self.steps:
             if step.weight_key not in weights:
                 tiled = np.tile(bias, len(step.piece.spatial.cells)) if bias is not None and step.piece.problem.epilogue.bias else None
-                weights[step.weight_key] = step.plan.pack(_weight(self.problem, weight, step.piece), tiled)
+                weights[step.weight_key] = step.plan.pack(_weight(self.problem, weight, step.piece), tiled, lasting=lasting)
         return Packed(weights, bias)
 
     def run(self, x: Array, packed: Packed, residual: Array | None, out: Array, threads: int) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cpuconv import arguments, planner, wisdom
 from cpuconv.options import Options
-from cpuconv.plan import Array, Bindable, Bound, Plan, Quantization, aligned_empty, types
+from cpuconv.plan import Array, Bindable, Bound, Plan, Quantization, aligned_empty, lasting_empty, types
 from cpuconv.planner import Budget
 from cpuconv.problem import INTEGER_DTYPES, Epilogue, Problem
 from cpuconv.threads import for_work
@@ -100,7 +100,11 @@ class Layer:
 
     def _keep(self, value: Array) -> Array:
         """A copy: what the caller does with the array later changes nothing."""
-        return value if self.budget.one_shot else value.copy(order="C")
+        if self.budget.one_shot:
+            return value
+        kept = lasting_empty(value.shape, value.dtype)
+        kept[...] = value
+        return kept
 
     @property
     def out_channels(self) -> int:
@@ -221,7 +225,8 @@ class Layer:
             packed_key = (plan.weight_format, word)
             if packed_key not in self._packed:
                 bias = None if self.bias is None else arguments.contiguous(self.bias, kinds.bias)
-                self._packed[packed_key] = plan.pack(arguments.contiguous(self.weight, kinds.weight), bias, self.quantization)
+                weight = arguments.contiguous(self.weight, kinds.weight)
+                self._packed[packed_key] = plan.pack(weight, bias, self.quantization, lasting=not self.budget.one_shot)
             packed, ready = self._packed[packed_key], None
             if planned.bind:
                 ready = _Ready(planned.bind(packed, x.shape, planned.shape), planned.shape, kinds.x, plan.cost.seconds, wisdom.changes)

@@ -194,7 +194,8 @@ class SeparableConv2d:
                 weight = weight.reshape(len(weight), -1, m).swapaxes(1, 2).reshape(weight.shape)
             else:
                 weight = weight.reshape(-1, m, weight.shape[3]).swapaxes(0, 1).reshape(weight.shape)
-            self._packed[key] = plan.pack(arguments.contiguous(weight, dtype), None if bias is None else arguments.contiguous(bias, dtype))
+            bias = None if bias is None else arguments.contiguous(bias, dtype)
+            self._packed[key] = plan.pack(arguments.contiguous(weight, dtype), bias, lasting=True)
         return self._packed[key]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from cpuconv._native import core
 from cpuconv.algorithms import native, taps
 from cpuconv.cpu import Cpu
-from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, lasting_empty
 from cpuconv.problem import Problem
 
 BLOCK, BLOCKS = 192, 512  # pixels of a task in NHWC, unless that makes more tasks of a rectangle than these
@@ -77,7 +77,7 @@ class DirectPlan:
     count: int  # blocks or bands of an image
     blocks: Array = field(repr=False)
 
-    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None, *, lasting: bool = False) -> Packed:
         p, t, dtype = self.problem, self.tiling, NUMPY_DTYPES[self.problem.dtype]
         taps = p.kh * p.kw
         values = np.zeros(p.oc, dtype) if bias is None else bias
@@ -89,7 +89,7 @@ class DirectPlan:
             columns = _padded(weight.reshape(p.k, groups, p.oc // groups), 2, t.nr)
             ordered = columns.reshape(p.k, groups, -1, t.nr).transpose(1, 2, 0, 3)
             values = _padded(values.reshape(groups, p.oc // groups), 1, t.nr)
-        packed = aligned_empty(ordered.size, dtype).reshape(ordered.shape)
+        packed = lasting_empty(ordered.shape, dtype, lasting)
         packed[...] = ordered
         return Packed(packed, values)
 

@@ -75,7 +75,7 @@ class Int8Plan:
         """Whether the kernel multiplies numbers less their zero points."""
         return self.dot_length == 2
 
-    def lanes(self, elements: Array) -> Array:
+    def lanes(self, elements: Array, lasting: bool) -> Array:
         """The weight as the kernel reads it."""
         raise NotImplementedError
 
@@ -83,11 +83,11 @@ class Int8Plan:
         """One value for each output channel, as the kernel reads them."""
         raise NotImplementedError
 
-    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None, *, lasting: bool = False) -> Packed:
         q = quantization or plain_integers(self.problem)
         elements, sums, w_zero = self._operands(weight.reshape(self.problem.weight_shape), bias, q)
         per_channel = (self.padded(sums), None if w_zero is None else self.padded(w_zero), None if q.scale is None else self.padded(q.scale))
-        return Packed(self.lanes(elements), *per_channel, q.x_zero_point, q.y_zero_point)
+        return Packed(self.lanes(elements, lasting), *per_channel, q.x_zero_point, q.y_zero_point)
 
     def _operands(self, weight: Array, bias: Array | None, q: Quantization) -> Operands:
         p, (_, dot_signed) = self.problem, core.int8_dot(self.cpu.isa)

@@ -49,7 +49,7 @@ class DepthwisePlan(int8.Int8Plan):
     def subtracts(self) -> bool:
         return self.problem.layout == "nchw" or super().subtracts
 
-    def lanes(self, elements: Array) -> Array:
+    def lanes(self, elements: Array, lasting: bool) -> Array:
         return self._columns(elements) if self.problem.layout == "nhwc" else self._floats(elements)
 
     def _columns(self, elements: Array) -> Array:

@@ -13,21 +13,21 @@ import numpy as np
 from cpuconv._native import core
 from cpuconv.algorithms import int8
 from cpuconv.cpu import Cpu
-from cpuconv.plan import Array, Cost, Rejection, aligned_empty
+from cpuconv.plan import Array, Cost, Rejection, lasting_empty
 from cpuconv.problem import Problem
 
 PIXELS = 192  # output pixels of a band, at least
 
 
 class GemmPlan(int8.Int8Plan):
-    def lanes(self, elements: Array) -> Array:
+    def lanes(self, elements: Array, lasting: bool) -> Array:
         """Lanes hold neighbouring channels: (groups, taps, lanes of ic/groups, oc/groups), and these in panels."""
         p, *taps = self.problem, *elements.shape[:-2]
         count = -(-p.icg // self.dot_length)
         lanes = np.zeros((p.groups, *taps, count * self.dot_length, p.ocg), elements.dtype)
         lanes[..., : p.icg, :] = np.moveaxis(elements.reshape(*taps, p.icg, p.groups, p.ocg), -2, 0)
         lanes = np.ascontiguousarray(lanes.reshape(p.groups, *taps, count, self.dot_length, p.ocg).swapaxes(-1, -2))
-        packed = aligned_empty(self.convolution.packed_size(), np.dtype(np.int32))
+        packed = lasting_empty(self.convolution.packed_size(), np.dtype(np.int32), lasting)
         self.convolution.pack(lanes, packed)
         return packed
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cpuconv._native import core
 from cpuconv.cpu import Cpu
-from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, aligned_empty
+from cpuconv.plan import NUMPY_DTYPES, Array, Cost, Quantization, Rejection, lasting_empty
 from cpuconv.problem import Activation, Axis, Problem
 
 LINE = 64  # bytes of a cache line, nearly everywhere
@@ -123,7 +123,7 @@ class NativePlan:
     padded_bias: int = 0  # columns to which each group's bias is padded; 0 for none
     transforms: tuple[Array, Array] | None = None  # Winograd's weight transforms per axis
 
-    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Packed:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None, *, lasting: bool = False) -> Packed:
         p, dtype = self.problem, NUMPY_DTYPES[self.problem.dtype]
         values = np.zeros(p.oc, dtype) if bias is None else bias
         if self.padded_bias > p.ocg:
@@ -133,7 +133,7 @@ class NativePlan:
         weight = (weight if self.views else np.ascontiguousarray(weight)).reshape(p.weight_shape)
         if not self.packs:
             return Packed(weight, values)
-        packed = aligned_empty(self.convolution.packed_size(), dtype)
+        packed = lasting_empty(self.convolution.packed_size(), dtype, lasting)
         self.convolution.pack(weight, values, packed, *(self.transforms or ()))
         return Packed(packed, values)
 
@@ -166,7 +166,7 @@ class WeightPlan:
     gradient: core.WeightGradient = field(repr=False)
     weight_format: Hashable = AS_IT_IS
 
-    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> Array:
+    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None, *, lasting: bool = False) -> Array:
         return weight
 
     def run(self, x: Array, packed: Array, residual: Array | None, out: Array, threads: int) -> None:

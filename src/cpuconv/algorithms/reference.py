@@ -18,7 +18,9 @@ class ReferencePlan:
     cost: Cost
     weight_format: Hashable = "reference"
 
-    def pack(self, weight: Array, bias: Array | None, quantization: Quantization | None = None) -> tuple[Array, Array | None, Quantization | None]:
+    def pack(
+        self, weight: Array, bias: Array | None, quantization: Quantization | None = None, *, lasting: bool = False
+    ) -> tuple[Array, Array | None, Quantization | None]:
         return weight, bias, quantization
 
     def run(self, x: Array, packed: tuple[Array, Array | None, Quantization | None], residual: Array | None, out: Array, threads: int) -> None:
