@@ -349,7 +349,7 @@ static int FN(strip_task)(void *context, long index) {
 INLINE long FN(block_size)(const conv_geometry *g, long most, long parts, int threads) {
     const long pixels = g->oh * g->ow, others = MAX(1, parts * g->groups * g->n), few = 24;
     if (threads == 1 || pixels < few) return most;
-    const long count = MAX(ceil_div(pixels, most), MIN(pixels / few, ceil_div(6 * threads, others))), more = ceil_div(count, threads) * threads;
+    const long count = MAX(ceil_div(pixels, most), MIN(pixels / few, ceil_div(2 * threads, others))), more = ceil_div(count, threads) * threads;
     return ceil_div(pixels, pixels / more >= few ? more : MAX(1, count / threads * threads));
 }
 
