@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 from collections.abc import Hashable
@@ -43,7 +44,8 @@ def lasting_empty(shape: int | tuple[int, ...], dtype: np.dtype[Any], lasting: b
     except OSError as e:
         raise MemoryError(f"no memory for {size} bytes of a layer's weight: {e.strerror}") from e
     if size >= HUGE:
-        pages.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # of a kernel without huge pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, dtype).reshape(shape)
 
 
