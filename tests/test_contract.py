@@ -7,7 +7,7 @@ import pytest
 
 from cpuconv import reference
 from cpuconv.plan import NUMPY_DTYPES
-from cpuconv.problem import Activation
+from cpuconv.problem import Activation, Problem
 from oracle import (
     CPUS,
     FLOATING,
@@ -31,6 +31,7 @@ from shapes import FEW, FORMS, PROBLEMS, both_layouts, other_images, with_dtype
 ALL = both_layouts(PROBLEMS)
 HERE = CPUS[-1:]
 RELU = Activation("clip", (0.0, float("inf")))
+CACHED = 8 << 20  # of common.h
 ACTIVATIONS = [
     RELU, Activation("clip", (-1.5, 2.0)), Activation("leaky_relu", (0.1,)), Activation("leaky_relu", (-2.0,)),
     *map(Activation, ("sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "gelu")),
@@ -111,6 +112,34 @@ def test_the_batch_does_not_change_the_bits(algorithm, problem, cpu):
     for i in range(problem.n):
         image = arrays._replace(x=arrays.x[i : i + 1], residual=arrays.residual[i : i + 1])
         np.testing.assert_array_equal(run(one, image), together[i : i + 1])
+
+
+def beyond_caches(p: Problem) -> Problem:
+    """A batch of which no cache of the kernels' reckoning holds inputs and results, though it holds an image's."""
+    image = (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
+    assert image < CACHED
+    return replace(p, n=CACHED // image + 1)
+
+
+def large_batches() -> list[Problem]:
+    wide = Problem(n=1, ic=70, ih=33, iw=36, oc=70, kh=3, kw=3, padding=(1, 1, 1, 1), groups=70, layout="nhwc")
+    kernels = [replace(wide, kh=k, kw=k, stride=(s, s), padding=(k // 2,) * 4) for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))]
+    return [beyond_caches(p) for p in with_dtype([*kernels, replace(wide, groups=1, oc=35)], "f32", "f64")]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("algorithm", "problem", "cpu"), [c for c in cases(large_batches()) if c[0].name in ("depthwise", "winograd_f4x3")], ids=case_id
+)
+def test_a_batch_beyond_the_caches_has_the_bits_of_its_images(algorithm, problem, cpu, threads):
+    """Such batches have kernels of their own, which prefetch."""
+    arrays = make(problem, seed(problem).standard_normal)
+    together = run(algorithm.build(problem, cpu), arrays, threads)
+    one = algorithm.build(problem.per_image, cpu)
+    for i in range(problem.n):
+        np.testing.assert_array_equal(run(one, arrays._replace(x=arrays.x[i : i + 1])), together[i : i + 1])
+    conv = reference.compute(problem.per_image, arrays.x[-1:], arrays.weight)
+    assert np.abs(together[-1:] - conv).max() <= tolerance(problem.per_image, one.cost.error, conv)
 
 
 @each(with_dtype(both_layouts(FEW), "f32", "f64"))
