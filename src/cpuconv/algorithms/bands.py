@@ -56,7 +56,8 @@ def work(p: Problem, cpu: Cpu) -> tuple[float, int]:
         blocks = 0.5 if _narrow(p, vl) else -(-p.ow // vl)
         in_rows *= 2 if _narrow(p, vl) else 1
         workspace = (in_rows * (p.iw + 2) + 3 * vl) * p.itemsize + (p.oh + 4 * -(-p.ow // vl)) * vl * p.itemsize
-        return p.n * p.ic * p.oh * blocks * (9 / fma + (3 if sh == 1 else 13)), workspace
+        again = 1 + (6 / band if band < p.oh else 0)  # each band begins anew
+        return p.n * p.ic * p.oh * blocks * (9 / fma + (3 if sh == 1 else 13)) * again, workspace
     outputs = p.n * p.oh * p.ow * vectors
     inside = _inside(p.ih, p.oh, p.kh, sh, p.padding[0], p.dilation[0]) * _inside(p.iw, p.ow, p.kw, sw, p.padding[2], p.dilation[1])
     unrolled = p.dilation == (1, 1) and sh == sw <= p.kh and ((p.kw in (3, 5) and sw <= 2) or (p.kw, sw) == (7, 1))

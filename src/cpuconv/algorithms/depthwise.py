@@ -8,6 +8,8 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import Cost, Rejection
 from cpuconv.problem import Problem
 
+CACHED = 12 << 20  # bytes of images that caches hold until the next call
+
 
 class Depthwise:
     name = "depthwise"
@@ -40,6 +42,8 @@ class Depthwise:
         vl = cpu.vector_length(p.dtype)
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         seconds = 5e-7 + max(cycles / (1e9 * cpu.ghz), 0.6 * traffic / cpu.bandwidth(traffic))
+        if bands.by_planes(p, vl) and p.ih * p.iw * p.itemsize > cpu.l2 and traffic > CACHED:  # columns of a plane are no streams
+            seconds += 1.5 * traffic / (1e9 * cpu.rates.memory)
         return Cost(seconds, workspace, -(-p.ic // vl) * vl * bands.weight_bytes(p), native.plain_error(p))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:

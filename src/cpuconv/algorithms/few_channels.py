@@ -1,8 +1,8 @@
 """`few_channels`: few input channels in all or in each group, where a product over channels has little to sum and much to copy.
 
 NCHW, and NHWC of a few channels, such as pictures: pixels in vectors; taps are shifts of rows that are copied once, each channel apart, or
-lie so in the image (`shifted_rows.h`). NHWC, grouped: output channels of whole groups in vectors, lanes of input channels permuted to meet
-them (`grouped_lanes.h`).
+lie so in the image (`shifted_rows.h`); one output channel (of a group) takes tiles of several rows (`row_tiles.h`). NHWC, grouped: output
+channels of whole groups in vectors, lanes of input channels permuted to meet them (`grouped_lanes.h`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from cpuconv.problem import Problem
 
 CHANNELS = 32  # input channels of a group, at most
 PICTURE = 8  # channels of either kind, in NHWC
+TILE_ROWS, TILE_VECTORS = 6, 2  # as in row_tiles.h
 
 
 class FewChannels:
     name = "few_channels"
-    version = 4
+    version = 5
     plain = True
     strided = True
 
@@ -27,9 +28,10 @@ class FewChannels:
         p, vl = problem, cpu.vector_length(problem.dtype)
         if rejection := native.unsupported(p):
             return rejection
-        if p.groups == p.ic == p.oc and 2 * p.ic > vl:  # below, those that take strips leave most of a vector empty
+        tiles = self._in_row_tiles(p, cpu)
+        if p.groups == p.ic == p.oc and 2 * p.ic > vl and not tiles:  # below, those that take strips leave most of a vector empty
             return Rejection("depthwise convolutions have kernels of their own")
-        if p.icg > CHANNELS:
+        if p.icg > CHANNELS and not tiles:
             return Rejection(f"{p.icg} input channels a group are more than {CHANNELS}")
         if p.layout == "nchw":
             return None
@@ -42,6 +44,12 @@ class FewChannels:
     def _in_rows(self, p: Problem, cpu: Cpu) -> bool:
         """Which of the two."""
         return p.layout == "nchw" or min(p.ic, p.oc) < cpu.vector_length(p.dtype)
+
+    def _in_row_tiles(self, p: Problem, cpu: Cpu) -> bool:
+        """Whether the kernels of row_tiles.h do it: tiles of some rows of one output channel."""
+        tall = p.kh in (3, 5) or p.kh >= TILE_ROWS
+        rows = tall and p.stride[0] == p.dilation[0] == 1 and p.oh >= TILE_ROWS and 2 * p.ow >= 3 * TILE_VECTORS * cpu.vector_length(p.dtype)
+        return self._in_rows(p, cpu) and p.oc == p.groups and rows
 
     def _pitch(self, p: Problem) -> int:
         """Elements between two rows of the copy of the input, as in shifted_rows.h."""
@@ -82,32 +90,62 @@ class FewChannels:
     def _shifted_rows(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         """Cycles, and bytes of workspace."""
         vl, fma = cpu.vector_length(p.dtype), cpu.fma_per_cycle
-        down, across = self._phases(p)
-        pitch, rows = self._pitch(p), self.blocking(p, cpu).block
-        pixel = 1 if p.layout == "nchw" else p.oc  # from one to the next
         in_place = self._written_in_place(p, cpu)
-        columns = -(-p.ow // vl) * vl if in_place else pitch
-        width = -(-p.ow // vl)
-        band = rows + (p.kh - 1) * p.dilation[0] // p.stride[0]  # rows of a phase
-        bands = -(-p.oh // rows)
-        run = 24 * vl + 2 * columns
+        columns = -(-p.ow // vl) * vl if in_place else self._pitch(p)
         cycles = p.oc * p.oh * columns / vl * (p.k + 4) / fma
         if in_place and columns == vl:  # six sums do not hide the latency of multiply-adds
             cycles *= 1.6
         if p.k > 16:  # nor do a few, each so long that the next tile's hardly overlap; they wait by the core's own cycles
             cycles *= max(1.0, 2.5 * cpu.rates.fma_per_cycle / (min(p.ocg, 6) * max(1, min(2, columns // vl))))
-        apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
         if self._copied(p, cpu):
-            cycles += p.ic * bands * band * down * across * (16 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * width)
+            cycles += self._copying(p, cpu)
         else:
             cycles *= native.crowded(p, cpu)
-        lines = p.icg * p.kh * across  # rows of the copy that a tile reads: each from L2 if L1 does not hold them
+        lines = p.icg * p.kh * self._phases(p)[1]  # rows of the copy that a tile reads: each from L2 if L1 does not hold them
         if vl * p.itemsize < 64 and lines * 24 * vl * p.itemsize > 1.5 * cpu.l1:  # measured with AVX2 only; wider tiles do more with a line
             cycles += -(-p.oc // 6) * p.oh * columns / (2 * vl) * 1.5 * lines * 64 / cpu.rates.l2 * cpu.ghz
         if not in_place:
-            cycles += p.oc * p.oh * (2 + (6 if pixel < 5 else 1.2 * vl) * width)
+            cycles += self._finishing(p, cpu)
         # the copy, which views whose pixels are apart need in any case
-        return p.n * cycles, (self._together(p) * down * across * (band * pitch + 2 * vl) + 8 * run) * p.itemsize + 8 * p.k
+        return p.n * cycles, (self._copy_size(p, cpu) + 8 * (24 * vl + 2 * columns)) * p.itemsize + 8 * p.k
+
+    def _copying(self, p: Problem, cpu: Cpu) -> float:
+        """Cycles that copying the input takes, band by band, pixels of each channel and phase side by side."""
+        vl, (down, across) = cpu.vector_length(p.dtype), self._phases(p)
+        rows = self.blocking(p, cpu).block
+        band = rows + (p.kh - 1) * p.dilation[0] // p.stride[0]  # rows of a phase
+        apart = p.stride[1] * (1 if p.layout == "nchw" else p.ic)  # elements between pixels of a phase
+        return p.ic * -(-p.oh // rows) * band * down * across * (16 + (5 if apart < 3 else 10 if apart < 5 else 1.2 * vl) * -(-p.ow // vl))
+
+    def _finishing(self, p: Problem, cpu: Cpu) -> float:
+        """Cycles in which results that were not written in place go there."""
+        vl, pixel = cpu.vector_length(p.dtype), 1 if p.layout == "nchw" else p.oc  # from one to the next
+        return p.oc * p.oh * (2 + (6 if pixel < 5 else 1.2 * vl) * -(-p.ow // vl))
+
+    def _copy_size(self, p: Problem, cpu: Cpu) -> int:
+        """Elements of the copy of a band."""
+        down, across = self._phases(p)
+        band = self.blocking(p, cpu).block + (p.kh - 1) * p.dilation[0] // p.stride[0]
+        return self._together(p) * down * across * (band * self._pitch(p) + 2 * cpu.vector_length(p.dtype))
+
+    def _row_tiles(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
+        """Cycles, and bytes of workspace."""
+        vl, fma = cpu.vector_length(p.dtype), cpu.fma_per_cycle
+        down, across = -(-p.oh // TILE_ROWS), -(-p.ow // (TILE_VECTORS * vl))
+        cycles = p.oc * p.icg * down * across * (1.1 * TILE_ROWS * TILE_VECTORS * p.kh * p.kw + 75) / fma
+        workspace = p.oc * p.k + 2 * p.kw
+        if (p.layout == "nchw" or p.ic == 1) and p.stride[1] == 1:
+            rows, columns = TILE_ROWS + p.kh - 1, TILE_VECTORS * vl + (p.kw - 1) * p.dilation[1]  # that a tile reads
+            padded = min(down * across, 2 * (down + across)) if any(p.padding) else 0
+            cycles += p.oc * p.icg * padded * rows * (9 + 2 * columns / vl)
+            workspace += rows * columns
+        else:
+            cycles += self._copying(p, cpu)
+            workspace += self._copy_size(p, cpu)
+        if p.epilogue.residual or (p.layout == "nhwc" and p.oc > 1):
+            cycles += self._finishing(p, cpu)
+            workspace += TILE_ROWS * p.ow * p.oc
+        return p.n * cycles, workspace * p.itemsize
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         vl, fma = cpu.vector_length(p.dtype), cpu.fma_per_cycle
@@ -122,10 +160,12 @@ class FewChannels:
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
-        cycles, workspace = self._shifted_rows(p, cpu) if self._in_rows(p, cpu) else self._grouped_lanes(p, cpu)
+        tiles = self._in_row_tiles(p, cpu)
+        form = self._row_tiles if tiles else self._shifted_rows if self._in_rows(p, cpu) else self._grouped_lanes
+        cycles, workspace = form(p, cpu)
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
-        seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / 3  # a third of the traffic is not hidden
+        seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / (8 if tiles else 3)  # what part of the traffic is not hidden
         return Cost(seconds, workspace, weight, native.plain_error(p), native.pack_seconds(weight, 0.57, cpu))
 
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:

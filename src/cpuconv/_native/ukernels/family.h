@@ -25,6 +25,7 @@
 #include "weight_depthwise.h"
 #include "involution.h"
 #include "shifted_rows.h"
+#include "row_tiles.h"
 #include "grouped_lanes.h"
 #include "few_channels.h"
 static const conv_family FN(FAMILY) = {

@@ -1,4 +1,4 @@
-/* Few input channels in a convolution or each of its groups: grouped lanes where NHWC has vectors of channels, else shifted rows. */
+/* Few input channels in a convolution or each of its groups: grouped lanes where NHWC has vectors of channels, else shifted rows, or tiles of rows. */
 INLINE int FN(in_lanes)(const conv_geometry *g) { return g->nhwc && MIN(g->ic, g->oc) >= VL; }
 
 static long FN(few_channels_packed_size)(const conv_geometry *g) {
@@ -10,5 +10,5 @@ static void FN(few_channels_pack)(const conv_geometry *g, const void *weight, vo
 }
 
 static int FN(few_channels)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    return (FN(in_lanes)(g) ? FN(grouped_lanes) : FN(shifted_rows))(g, blocking, tensors, act, threads);
+    return (FN(in_lanes)(g) ? FN(grouped_lanes) : FN(in_row_tiles)(g) ? FN(row_tiles) : FN(shifted_rows))(g, blocking, tensors, act, threads);
 }

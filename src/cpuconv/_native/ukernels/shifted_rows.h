@@ -76,15 +76,20 @@ INLINE void FN(shifted_split)(const conv_geometry *g, const FN(shifted_copy) *s,
     }
 }
 
-/* The band's rows of one channel, from output row oy on, as they lie in memory. */
-static void FN(shifted_fill)(const conv_geometry *g, const FN(shifted_copy) *s, const FN(shifted_span) *spans, const T *plane, const conv_tensors *in, long oy, T *to) {
-    for (long t = 0, iy = oy * g->sh - g->pt; t < s->rows; t++, iy += g->sh)
-        for (long a = 0; a < s->down; a++) {
-            T *row = to + a * s->across * s->phase + t * s->pitch;
-            if (iy + a >= 0 && iy + a < g->ih) FN(shifted_split)(g, s, spans, plane + (iy + a) * in->xs.row, in->xs.pixel, in->x_end, row);
-            else for (long b = 0; b < s->across; b++) FN(shifted_zeros)(row + b * s->phase, s->pitch);
-        }
-    for (long i = 0; i < s->down * s->across; i++) FN(zero)(to + i * s->phase + s->rows * s->pitch, s->phase - s->rows * s->pitch);
+/* The band's rows of some channels, from output row oy on, as they lie in memory: planes, or each row of all channels. */
+static void FN(shifted_fill)(const conv_geometry *g, const FN(shifted_copy) *s, FN(shifted_span) *spans, const T *x, const conv_tensors *in, long channels, long oy, T *to) {
+    FN(shifted_spans)(g, s, spans);
+    const long together = g->nhwc ? channels : 1;
+    for (T *const end = to + channels * s->channel; to < end; to += together * s->channel, x += together * in->xs.channel) {
+        for (long t = 0, iy = oy * g->sh - g->pt; t < s->rows; t++, iy += g->sh)
+            for (long i = 0; i < s->down * together; i++) {
+                const long a = i / together, c = i % together;
+                T *row = to + c * s->channel + a * s->across * s->phase + t * s->pitch;
+                if (iy + a >= 0 && iy + a < g->ih) FN(shifted_split)(g, s, spans, x + c * in->xs.channel + (iy + a) * in->xs.row, in->xs.pixel, in->x_end, row);
+                else for (long b = 0; b < s->across; b++) FN(shifted_zeros)(row + b * s->phase, s->pitch);
+            }
+        for (long i = 0; i < together * s->down * s->across; i++) FN(zero)(to + i * s->phase + s->rows * s->pitch, s->phase - s->rows * s->pitch);
+    }
 }
 
 typedef struct {
@@ -200,8 +205,7 @@ static int FN(shifted_task)(void *context, long index) {
     long *taps = take(&s, tap_bytes), *tap = taps;
 
     const T *x = (const T *)in->x + image * in->xs.image + group0 * icg * in->xs.channel, *const b = copied ? filled : x + oy0 * in->xs.row;
-    if (copied) FN(shifted_spans)(g, &copy, spans);
-    for (long i = 0; copied && i < job->groups * icg; i++) FN(shifted_fill)(g, &copy, spans, x + i * in->xs.channel, in, oy0, filled + i * copy.channel);
+    if (copied) FN(shifted_fill)(g, &copy, spans, x, in, job->groups * icg, oy0, filled);
     for (long i = 0; i < icg; i++)
         for (long ky = 0; ky < g->kh; ky++)
             for (long kx = 0; kx < g->kw; kx++) {
