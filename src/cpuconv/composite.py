@@ -199,7 +199,7 @@ def _taken(w: Array, taps: tuple[int, ...], axis: int) -> Array:
 
 def copying(algorithm: Algorithm, piece: Problem) -> float:
     """Seconds for a piece's weight, a view, that the algorithm's plans would have contiguous."""
-    return 0.0 if algorithm.strided else math.prod(piece.weight_shape) * TURN
+    return 0.0 if algorithm.turns else math.prod(piece.weight_shape) * TURN
 
 
 class Pieces:
@@ -213,6 +213,7 @@ class Pieces:
 
     version = 2
     strided = False
+    turns = False
 
     def __init__(self, choose: Callable[[Problem, int], Algorithm], joined: bool = False) -> None:
         self.name = "joined" if joined else "pieces"

@@ -164,6 +164,7 @@ class Algorithm(Protocol):
     version: int
     plain: bool  # plain summation: allowed under accuracy="strict"
     strided: bool  # plans take x, residual and out as views: strides positive, and in NHWC channels side by side
+    turns: bool  # plans pack a weight that is any view; others take a copy of it
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None: ...
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost: ...

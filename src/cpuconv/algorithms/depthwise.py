@@ -16,6 +16,7 @@ class Depthwise:
     version = 13
     plain = True
     strided = True
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem

@@ -132,6 +132,7 @@ class Direct:
     version = 1
     plain = True
     strided = False
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.other_form(problem) or (None if _has_numba() else Rejection("numba is not installed"))

@@ -23,6 +23,7 @@ class FewChannels:
     version = 5
     plain = True
     strided = True
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p, vl = problem, cpu.vector_length(problem.dtype)

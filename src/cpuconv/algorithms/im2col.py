@@ -41,6 +41,7 @@ class Im2col:
     version = 1
     plain = True
     strided = False
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem

@@ -36,6 +36,7 @@ class ImplicitGemm:
     version = 8
     plain = True
     strided = True
+    turns = True
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return native.unsupported(problem)
@@ -167,7 +168,7 @@ class ImplicitGemm:
         )
         packs, bias_columns = not self._as_it_is(p, cpu), convolution.bias_columns()
         weight_format = (self.name, cpu.isa, convolution.weight_form()) if packs else (native.AS_IT_IS, bias_columns)
-        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, packs=packs, views=packs, padded_bias=bias_columns)
+        return native.NativePlan(p, self.estimate(p, cpu), weight_format, convolution, packs=packs, views=self.turns, padded_bias=bias_columns)
 
 
 class UnpackedGemm(ImplicitGemm):
@@ -175,6 +176,7 @@ class UnpackedGemm(ImplicitGemm):
 
     name = "unpacked_gemm"
     version = 4
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         if rejection := super().supports(problem, cpu):

@@ -94,6 +94,7 @@ class Int8Depthwise:
     version = 3
     plain = True
     strided = False
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem

@@ -43,6 +43,7 @@ class Int8Gemm:
     version = 3
     plain = True
     strided = False
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return int8.unsupported(problem)

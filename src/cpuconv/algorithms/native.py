@@ -131,7 +131,7 @@ class NativePlan:
             padded[:, : p.ocg] = values.reshape(p.groups, p.ocg)
             values = padded
         weight = (weight if self.views else np.ascontiguousarray(weight)).reshape(p.weight_shape)
-        if not self.packs:
+        if not self.packs and weight.flags.c_contiguous:
             return Packed(weight, values)
         packed = lasting_empty(self.convolution.packed_size(), dtype, lasting)
         self.convolution.pack(weight, values, packed, *(self.transforms or ()))

@@ -36,6 +36,7 @@ class Reference:
     version = 1
     plain = True
     strided = True
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return None

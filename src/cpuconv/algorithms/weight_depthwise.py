@@ -18,6 +18,7 @@ class WeightDepthwise:
     version = 1
     plain = True
     strided = True
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         p = problem

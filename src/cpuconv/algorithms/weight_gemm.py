@@ -27,6 +27,7 @@ class WeightGemm:
     version = 1
     plain = True
     strided = True
+    turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
         return None if problem.pass_ == "weight" else Rejection("it makes gradients of weights")

@@ -33,6 +33,7 @@ class Winograd:
     version = 6
     plain = False
     strided = True
+    turns = True
 
     def __init__(self, m: int, r: int, stride: int = 1) -> None:
         self.m, self.r, self.stride = m, r, stride
