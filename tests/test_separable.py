@@ -44,10 +44,18 @@ def of_torch(x, depthwise, pointwise, bias, depth_bias, stride, padding, dilatio
     return torch.nn.functional.silu(torch.nn.functional.conv2d(torch.clamp(between, 0, 6), pointwise, bias)).numpy()
 
 
+def small_caches(monkeypatch, cached):
+    """Images are divided into bands where caches are small."""
+    if cached:
+        monkeypatch.setattr(sys.modules["cpuconv.separable"], "_size", lambda p, machine: cached)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_against_torch(case, layout, dtype):
+@pytest.mark.parametrize("cached", [None, 1 << 15], ids=["this CPU's cache", "32 KiB"])
+def test_against_torch(case, layout, dtype, cached, monkeypatch):
+    small_caches(monkeypatch, cached)
     x, depthwise, pointwise, bias, depth_bias = arrays = data(*case)
     stride, padding, dilation = case[7:]
     expected = of_torch(*arrays, stride, padding, dilation)
@@ -82,9 +90,8 @@ def test_against_two_calls(mode, activation, residual):
 @pytest.mark.parametrize("cached", [None, 1 << 16], ids=["this CPU's cache", "64 KiB"])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_threads_and_batch_change_no_bit(layout, cached, monkeypatch):
-    """The number of threads decides the size of the bands; where caches are small, there are some."""
-    if cached:
-        monkeypatch.setattr(sys.modules["cpuconv.separable"], "_size", lambda p, machine: cached)
+    """The number of threads decides the size of the bands."""
+    small_caches(monkeypatch, cached)
     x, depthwise, pointwise, bias, _ = data(3, 384, 23, 14, 1, 40, 3)
     if layout == "NHWC":
         x, depthwise, pointwise = turned(x, depthwise, pointwise)
@@ -99,6 +106,28 @@ def test_threads_and_batch_change_no_bit(layout, cached, monkeypatch):
         with cpuconv.threads(threads):
             np.testing.assert_array_equal(conv(arrays[0]), expected)
             np.testing.assert_array_equal(conv(arrays[0][1:2]), expected[1:2])
+
+
+def test_calls_after_the_first_check_their_arrays():
+    conv = SeparableConv2d(DEPTHWISE, POINTWISE, BIAS, padding=1, depth_multiplier=2)
+    x, out = X[:1], np.zeros((1, 20, 40, 30), np.float32)
+    expected = conv(x).copy()
+    assert conv(x, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    added = np.ones_like(out)
+    np.testing.assert_allclose(conv(x, added), expected + 1, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(conv(x[:, :, :20])[:, :, :19], expected[:, :, :19])
+    np.testing.assert_array_equal(conv(np.asfortranarray(x)), expected)
+    np.testing.assert_array_equal(conv(x[0]), expected[0])
+    np.testing.assert_array_equal(conv(x), expected)
+    with cpuconv.threads(3):
+        np.testing.assert_array_equal(conv(x), expected)
+    for wrong in (out[:, :, 1:], out.astype(np.float64), x):
+        with pytest.raises((ValueError, TypeError), match="^out: "):
+            conv(x, out=wrong)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="^out: "):
+        conv(x, out=out)
 
 
 def test_one_layer_serves_many_shapes_and_dtypes():

@@ -125,7 +125,7 @@ cpdef enum:
 cdef class Convolution:
     """One native algorithm on one geometry: `pack` the weight, then `run`. Immutable; safe from many threads at once.
 
-    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, channels, kc, band, unpacked, mh, mw, points).
+    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, channels, kc, band, unpacked, far, mh, mw, points).
     gemm: address of cblas_?gemm for im2col, else 0.
     """
     cdef const conv_family *family
@@ -143,7 +143,7 @@ cdef class Convolution:
         set_geometry(&self.g, geometry)
         self.act.kind, self.act.a, self.act.b = activation
         self.blocking.block, self.blocking.channels, self.blocking.kc = blocking[:3]
-        self.blocking.band, self.blocking.unpacked, self.blocking.mh, self.blocking.mw, points = blocking[3:]
+        self.blocking.band, self.blocking.unpacked, self.blocking.far, self.blocking.mh, self.blocking.mw, points = blocking[3:]
         for i, point in enumerate(points):
             self.blocking.point[i] = point
         self.blas.gemm = <const void *>gemm
@@ -222,31 +222,28 @@ cdef conv_strides packed_strides(long channels, long rows, long pixels, bint nhw
     return s
 
 
-cdef class Bound:
-    """A Convolution with its packed weight and bias: the short way for C-contiguous arrays of given shapes (of as many elements as the geometry's)."""
-    cdef Convolution convolution
+cdef class Fixed:
+    """What runs the short way: on C-contiguous arrays of given shapes and dtype."""
     cdef object dtype
-    cdef Buffer weight, bias
-    cdef conv_tensors tensors
     cdef Py_ssize_t x_shape[8]
     cdef Py_ssize_t y_shape[8]
     cdef int ndim
     cdef Py_ssize_t itemsize
 
-    def __init__(self, Convolution convolution, weight, bias, x_shape, y_shape):
-        cdef conv_geometry *g = &convolution.g
-        self.convolution, self.weight, self.bias = convolution, Buffer(weight), Buffer(bias)
-        self.tensors.weight, self.tensors.bias, self.tensors.residual = self.weight.pointer(), self.bias.pointer(), NULL
-        self.tensors.xs, self.tensors.ys = packed_strides(g.ic, g.ih, g.iw, g.nhwc), packed_strides(g.oc, g.oh, g.ow, g.nhwc)
-        self.ndim, self.itemsize = len(x_shape), 8 if convolution.f64 else 4
-        self.dtype = dtype(float64 if convolution.f64 else float32)  # the very object that NumPy gives its arrays
+    cdef int expect(self, x_shape, y_shape, bint f64) except -1:
+        self.ndim, self.itemsize = len(x_shape), 8 if f64 else 4
+        self.dtype = dtype(float64 if f64 else float32)  # the very object that NumPy gives its arrays
         for i in range(self.ndim):
             self.x_shape[i], self.y_shape[i] = x_shape[i], y_shape[i]
+        return 0
+
+    cdef int compute(self, const void *x, const void *x_end, void *y, int threads) noexcept nogil:
+        return 0
 
     def run(self, x, y, int threads):
-        """Compute y from x; or, where they are not arrays of the Convolution's dtype that fit, or overlap, return False and do nothing."""
+        """Compute y from x; or, where they are not arrays of the dtype that fit, or overlap, return False and do nothing."""
         cdef Py_buffer bx, by
-        cdef conv_tensors t = self.tensors
+        cdef const void *x_end
         cdef int status = 0
         cdef bint fits
         if type(x) is not ndarray or type(y) is not ndarray or x.dtype is not self.dtype or y.dtype is not self.dtype:
@@ -256,10 +253,10 @@ cdef class Bound:
             PyObject_GetBuffer(y, &by, PyBUF_STRIDES)
             try:
                 fits = self.fits(&bx, self.x_shape) and self.fits(&by, self.y_shape) and not by.readonly
-                t.x, t.x_begin, t.x_end, t.y = bx.buf, bx.buf, <const char *>bx.buf + bx.len, by.buf
-                if fits and (t.x_end <= <const void *>by.buf or <const void *>(<const char *>by.buf + by.len) <= t.x):
+                x_end = <const char *>bx.buf + bx.len
+                if fits and (x_end <= <const void *>by.buf or <const void *>(<const char *>by.buf + by.len) <= bx.buf):
                     with nogil:
-                        status = self.convolution.compute(&t, threads)
+                        status = self.compute(bx.buf, x_end, by.buf, threads)
                 else:
                     return False
             finally:
@@ -281,6 +278,25 @@ cdef class Bound:
                 return False
             step *= shape[i]
         return True
+
+
+cdef class Bound(Fixed):
+    """A Convolution with its packed weight and bias, for arrays of as many elements as its geometry's."""
+    cdef Convolution convolution
+    cdef Buffer weight, bias
+    cdef conv_tensors tensors
+
+    def __init__(self, Convolution convolution, weight, bias, x_shape, y_shape):
+        cdef conv_geometry *g = &convolution.g
+        self.convolution, self.weight, self.bias = convolution, Buffer(weight), Buffer(bias)
+        self.tensors.weight, self.tensors.bias, self.tensors.residual = self.weight.pointer(), self.bias.pointer(), NULL
+        self.tensors.xs, self.tensors.ys = packed_strides(g.ic, g.ih, g.iw, g.nhwc), packed_strides(g.oc, g.oh, g.ow, g.nhwc)
+        self.expect(x_shape, y_shape, convolution.f64)
+
+    cdef int compute(self, const void *x, const void *x_end, void *y, int threads) noexcept nogil:
+        cdef conv_tensors t = self.tensors
+        t.x, t.x_begin, t.x_end, t.y = x, x, x_end, y
+        return self.convolution.compute(&t, threads)
 
 
 cdef class Separable:
@@ -324,7 +340,26 @@ cdef class Separable:
         with nogil:
             status = separable_run(&job, threads)
         if status:
-            raise MemoryError("separable convolution: no memory for the workspace of a thread")
+            raise no_workspace()
+
+
+cdef class BoundSeparable(Fixed):
+    """A Separable, for arrays of the shapes of its geometry."""
+    cdef Separable separable
+    cdef separable_job job
+
+    def __init__(self, Separable separable, x_shape, y_shape, bint f64):
+        cdef const conv_geometry *d = &separable.job.depthwise.g
+        cdef const conv_geometry *p = &separable.job.pointwise.g
+        self.separable, self.job = separable, separable.job
+        self.job.size = 8 if f64 else 4
+        self.job.xs, self.job.ys = packed_strides(d.ic, d.ih, d.iw, d.nhwc), packed_strides(p.oc, d.oh, d.ow, d.nhwc)
+        self.expect(x_shape, y_shape, f64)
+
+    cdef int compute(self, const void *x, const void *x_end, void *y, int threads) noexcept nogil:
+        cdef separable_job job = self.job
+        job.x, job.x_end, job.y = x, x_end, y
+        return separable_run(&job, threads)
 
 
 cdef class Int8Convolution:

@@ -27,13 +27,14 @@ class Packed(NamedTuple):
 
 class Blocking(NamedTuple):
     """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the sum; whether it is done on bands
-    of an image, and reads an unpacked weight; Winograd's tile, points."""
+    of an image, reads an unpacked weight, and reads images beyond the caches; Winograd's tile, points."""
 
     block: int
     channels: int = 0
     kc: int = 0
     band: bool = False
     unpacked: bool = False
+    far: bool = False
     mh: int = 1
     mw: int = 1
     points: tuple[float, ...] = ()

@@ -18,6 +18,7 @@ typedef struct {
     conv_activation act;
     long bands, parts;   /* of one image's rows, and of its vectors of channels (NHWC) */
     long together;       /* vectors that a block does after one another (NHWC) */
+    int far;             /* as in conv_blocking */
     long vectors, shift; /* shift: the second vector's first channel, where it is not VL so that loads do not cross cache lines; else 0 */
 } FN(depthwise_job);
 
@@ -185,18 +186,18 @@ static void FN(rows_any)(const FN(dw_rows) *d) {
             for (long v = 0; v < d->vectors; v++) FN(block_of_any)(d, v, oy, ox);
 }
 
-/* What had better be prefetched with each pixel of an NHWC image. Of images that no cache holds until the next call, what lies in its place in the
+/* What had better be prefetched with each pixel of an NHWC image. Of images (far) that no cache holds until the next call, what lies in its place in the
    next block: the CPU loses track of pixels far apart in so many rows (on a Zen 4, batches of 8 take down to 0.4 of the time, with AVX2 0.3). Of those that come
    from beyond L2, with AVX2, whose vectors are half a line, the next line: the core looks ahead no further. Pixels of a few lines are their own
    neighbours. */
-INLINE int FN(fetched)(const conv_geometry *g) {
+INLINE int FN(fetched)(const conv_geometry *g, int far) {
     const long traffic = g->n * (g->ih * g->iw + g->oh * g->ow) * g->ic * (long)sizeof(T);
     if (!g->nhwc || g->ic < VL) return NO_FETCH;
-    if (traffic > CACHED) return NEXT_BLOCK;
+    if (far) return NEXT_BLOCK;
     return VB == 32 && g->kw == 3 && g->ic * (long)sizeof(T) > 4 * LINE_BYTES && traffic * g->sw > FAR ? NEXT_LINE : NO_FETCH;
 }
 
-INLINE FN(rows_kernel) FN(rows_kernel_of)(const conv_geometry *g) {
+INLINE FN(rows_kernel) FN(rows_kernel_of)(const conv_geometry *g, int far) {
     static const FN(rows_kernel) kernels[][5] = {
 #define KERNELS(fetch) {FN(rows_##fetch##_3_1), FN(rows_##fetch##_3_2), FN(rows_##fetch##_5_1), FN(rows_##fetch##_5_2), FN(rows_##fetch##_7_1)}
         [NO_FETCH] = KERNELS(NO_FETCH), [NEXT_BLOCK] = KERNELS(NEXT_BLOCK),
@@ -206,7 +207,7 @@ INLINE FN(rows_kernel) FN(rows_kernel_of)(const conv_geometry *g) {
 #endif
     };
     const int known = g->dh == 1 && g->dw == 1 && g->sh == g->sw && g->kh >= g->sh && (g->kw == 7 ? g->sw == 1 : (g->kw == 3 || g->kw == 5) && g->sw <= 2);
-    return known ? kernels[FN(fetched)(g)][g->kw - 3 + g->sw - 1] : FN(rows_any);
+    return known ? kernels[FN(fetched)(g, far)][g->kw - 3 + g->sw - 1] : FN(rows_any);
 }
 
 /* Columns of the packed weight, a row for each tap. */
@@ -231,7 +232,7 @@ INLINE long FN(band_start)(const conv_geometry *g, long bands, long band) { retu
 static int FN(depthwise_task)(void *context, long index) {
     const FN(depthwise_job) *job = context;
     const conv_geometry *g = job->g;
-    const FN(rows_kernel) kernel = FN(rows_kernel_of)(g);
+    const FN(rows_kernel) kernel = FN(rows_kernel_of)(g, job->far);
     const long which = index % job->parts, band = index / job->parts % job->bands, image = index / (job->parts * job->bands);
     const long first = part(job->vectors, job->parts, which), end = part(job->vectors, job->parts, which + 1), together = MIN(job->together, end - first);
     scratch s = {pool_arena(TASK_ARENA, aligned_size((size_t)together * FN(weight_bytes)(g)) + (size_t)together * sizeof(long))};
@@ -284,7 +285,7 @@ static int FN(depthwise_strip_task)(void *context, long index) {
         d.y_pixel = t->ys.pixel;
         d.lanes = lanes;
         d.act = job->act;
-        FN(rows_kernel_of)(g)(&d);
+        FN(rows_kernel_of)(g, 0)(&d);
         return 0;
     }
     FN(band_to_pixels)(x, &t->xs, lanes, rows, g->iw, t->x_end, in, VL);
@@ -292,7 +293,7 @@ static int FN(depthwise_strip_task)(void *context, long index) {
     d.y_row = g->ow * VL;
     d.y_pixel = d.lanes = VL;
     if (!residual) d.act = job->act; /* else it waits for the residual, which lies in planes */
-    FN(rows_kernel_of)(g)(&d);
+    FN(rows_kernel_of)(g, 0)(&d);
     FN(pixels_to_band)(out, VL, &t->ys, lanes, count, g->ow, residual, residual ? job->act : (conv_activation){0}, y);
     return 0;
 }
@@ -323,7 +324,7 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
         FN(planes_job) job = {g, tensors, act, FN(packed_columns)(g), bands, threads == 1 ? 1 : MAX(1, MIN(g->ic * bands, repaid))};
         return pool_run(FN(narrow)(g) ? FN(pairs_task) : FN(planes_task), &job, g->n * job.tasks, threads);
     }
-    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, MAX(1, ceil_div(blocking->channels, VL)), ceil_div(g->ic, VL), 0};
+    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, MAX(1, ceil_div(blocking->channels, VL)), blocking->far, ceil_div(g->ic, VL), 0};
     if (!g->nhwc || g->ic < VL || FN(crowded)(g, tensors)) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
     job.shift = FN(aligning_shift)(g, tensors);
     job.vectors += job.shift > 0;
