@@ -121,6 +121,17 @@ def test_every_mix(algorithm, problem, cpu, zero_points):
     np.testing.assert_array_equal(run(algorithm.build(problem, cpu), data), reference.integers(problem, *data))
 
 
+SOME = [Problem.parse(f"{spec}_f32_nchw") for spec in ("n1_ic9_ih5_iw7_oc64_kh1_kw1_s1_p0_d1_g1", "n1_ic72_ih6_iw9_oc72_kh3_kw3_s1_p1_d1_g72")]
+
+
+@each([replace(p, dtype=dtype) for p in both_layouts(SOME) for dtype in INTEGER_DTYPES if dtype[4:] != "s32"])
+@pytest.mark.parametrize("scale", [0.999, 1.0, 3e4, 1e20])
+def test_what_is_beyond_int32_saturates(algorithm, problem, cpu, scale):
+    x, w, bias, q = arrays(problem)
+    data = x, w, bias, q._replace(scale=q.scale / q.scale.max() * np.float32(scale))
+    np.testing.assert_array_equal(run(algorithm.build(problem, cpu), data), reference.integers(problem, *data))
+
+
 @each(mixed(both_layouts([*WIDE, *VOLUMES, *PROBLEMS])))
 def test_the_packed_weight_serves_every_image_that_it_says(algorithm, problem, cpu):
     plan, (_, w, bias, q) = algorithm.build(problem, cpu), arrays(problem)

@@ -40,7 +40,7 @@ class GemmPlan(int8.Int8Plan):
 
 class Int8Gemm:
     name = "int8_gemm"
-    version = 3
+    version = 4
     plain = True
     strided = False
     turns = False

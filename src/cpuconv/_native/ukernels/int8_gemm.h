@@ -50,10 +50,12 @@ static void put_pixels(const int8_job *job, const i32_panel *p, const float *sca
     const int8_tensors *t = job->t;
     const int8_range range = int8_range_of(t->y_signed, t->y_zero);
     const int lanes = in_lanes(job->q, p);
+    int large = 0; /* whether a sum may be made larger */
+    for (long j = 0; lanes && j < p->nr; j++) large |= scale[j] >= 1;
     long row = p0 / job->lanes.ow, x = p0 % job->lanes.ow;
     for (long i = p0; i < p1; i++, c += p->nr) {
         uint8_t *to = y + row * t->ys.row + x * t->ys.pixel;
-        if (lanes) STORE((int32_t *)to, requantized_lanes(range, (const VEC *)c, (const f32xu *)scale, 1));
+        if (lanes) STORE((int32_t *)to, large ? requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 1) : requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 0));
         else requantize_channels(range, c, scale, p->valid, to);
         if (++x == job->lanes.ow) x = 0, row++;
     }
@@ -130,9 +132,9 @@ static int int8_task(void *context, long index) {
         const float *scale = t->scale ? t->scale + channel + p.column : NULL;
         int32_t ordered[3][4 * VL] __attribute__((aligned(64)));
         if (in_lanes(q, &p)) {
-            to_lanes(bias, ordered[0]);
-            if (zero) to_lanes(zero, ordered[1]);
-            to_lanes((const int32_t *)scale, ordered[2]);
+            panel_to_lanes(bias, ordered[0]);
+            if (zero) panel_to_lanes(zero, ordered[1]);
+            panel_to_lanes((const int32_t *)scale, ordered[2]);
             bias = ordered[0], zero = zero ? ordered[1] : NULL, scale = (const float *)ordered[2];
         }
         for (long p0 = 0; p0 < pixels; p0 += some) {

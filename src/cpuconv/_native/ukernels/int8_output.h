@@ -6,10 +6,11 @@ typedef int8_t i8x __attribute__((vector_size(VB / 4)));
 typedef struct {
     float low, high; /* what the rounded numbers are clipped to, before y's zero point is added */
     int32_t zero;
+    int is_signed;
 } int8_range;
 
 static int8_range int8_range_of(int y_signed, int y_zero) {
-    return (int8_range){(float)((y_signed ? -128 : 0) - y_zero), (float)((y_signed ? 127 : 255) - y_zero), y_zero};
+    return (int8_range){(float)((y_signed ? -128 : 0) - y_zero), (float)((y_signed ? 127 : 255) - y_zero), y_zero, y_signed};
 }
 
 /* Of numbers, not NaN: then they are one instruction, for which GNU vectors have no word. */

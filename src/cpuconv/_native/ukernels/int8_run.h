@@ -25,7 +25,7 @@ static void int8_gemm_pack(const int8_geometry *q, const int32_t *lanes, int32_t
             const i32_panel p = i32_panel_at(g.oc, j);
             for (long k = 0; in_lanes(q, &p) && k < g.kh * g.kw * g.ic; k++) {
                 memcpy(row, to + k * p.nr, sizeof row);
-                to_lanes(row, to + k * p.nr);
+                panel_to_lanes(row, to + k * p.nr);
             }
             to += g.kh * g.kw * g.ic * p.nr;
         }
