@@ -136,6 +136,10 @@ n1_ic3_ih14_iw130_oc3_kh7_kw3_s1x2_p3x1_d1_g3
 n1_ic40_ih11_iw55_oc1_kh3_kw3_s1_p1_d1x3_g1
 n1_ic2_ih6_iw5_oc1_kh3_kw3_s1_p1x30_d1_g1
 n1_ic12_ih9_iw50_oc12_kh6_kw3_s1_p2x1_d1_g12
+n2_ic4_ih9_iw40_oc4_kh3_kw3_s1_p1_d1_g4
+n1_ic3_ih11_iw33_oc3_kh7_kw2_s1_p3x1_d1x2_g3
+n1_ic8_ih8_iw30_oc8_kh3_kw3_s1_p0_d1_g8
+n1_ic5_ih8_iw70_oc5_kh3_kw3_s1_p1_d1_g5
 """
 
 LAYERS = """

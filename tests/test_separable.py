@@ -123,10 +123,10 @@ def test_calls_after_the_first_check_their_arrays():
     with cpuconv.threads(3):
         np.testing.assert_array_equal(conv(x), expected)
     for wrong in (out[:, :, 1:], out.astype(np.float64), x):
-        with pytest.raises((ValueError, TypeError), match="^out: "):
+        with pytest.raises((ValueError, TypeError), match=r"^out: "):
             conv(x, out=wrong)
     out.flags.writeable = False
-    with pytest.raises(ValueError, match="^out: "):
+    with pytest.raises(ValueError, match=r"^out: "):
         conv(x, out=out)
 
 

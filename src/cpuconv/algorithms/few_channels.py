@@ -7,6 +7,8 @@ channels of whole groups in vectors, lanes of input channels permuted to meet th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.cpu import Cpu
@@ -15,7 +17,7 @@ from cpuconv.problem import Problem
 
 CHANNELS = 32  # input channels of a group, at most
 PICTURE = 8  # channels of either kind, in NHWC
-TILE_ROWS, TILE_VECTORS = 6, 2  # as in row_tiles.h
+TILE_ROWS, TILE_VECTORS, MIXED_VECTORS = 6, 2, 3  # as in row_tiles.h
 
 
 class FewChannels:
@@ -48,9 +50,22 @@ class FewChannels:
 
     def _in_row_tiles(self, p: Problem, cpu: Cpu) -> bool:
         """Whether the kernels of row_tiles.h do it: tiles of some rows of one output channel."""
+        return self._in_rows(p, cpu) and (self._mixed(p, cpu) is not None or self._tall(p, TILE_VECTORS, cpu))
+
+    def _tall(self, p: Problem, vectors: int, cpu: Cpu) -> bool:
         tall = p.kh in (3, 5) or p.kh >= TILE_ROWS
-        rows = tall and p.stride[0] == p.dilation[0] == 1 and p.oh >= TILE_ROWS and 2 * p.ow >= 3 * TILE_VECTORS * cpu.vector_length(p.dtype)
-        return self._in_rows(p, cpu) and p.oc == p.groups and rows
+        rows = tall and p.stride[0] == p.dilation[0] == 1 and p.oh >= TILE_ROWS and 2 * p.ow >= 3 * vectors * cpu.vector_length(p.dtype)
+        return p.oc == p.groups and rows
+
+    def _mixed(self, p: Problem, cpu: Cpu) -> Problem | None:
+        """The problem of one plane whose rows are those of all channels, mixed: mix_channels of row_tiles.h; None where it is not so done."""
+        c = p.ic
+        if p.layout == "nchw" or c == 1 or not p.groups == c == p.oc or p.stride[1] > 1 or MIXED_VECTORS * cpu.vector_length(p.dtype) % c:
+            return None
+        (top, bottom, left, right), (down, across) = p.padding, p.dilation
+        sides = (top, bottom, left * c, right * c)
+        one = replace(p, ic=1, oc=1, groups=1, iw=p.iw * c, padding=sides, dilation=(down, across * c), layout="nchw")
+        return one if self._tall(one, MIXED_VECTORS, cpu) else None
 
     def _pitch(self, p: Problem) -> int:
         """Elements between two rows of the copy of the input, as in shifted_rows.h."""
@@ -131,12 +146,14 @@ class FewChannels:
 
     def _row_tiles(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
         """Cycles, and bytes of workspace."""
-        vl, fma = cpu.vector_length(p.dtype), cpu.fma_per_cycle
-        down, across = -(-p.oh // TILE_ROWS), -(-p.ow // (TILE_VECTORS * vl))
-        cycles = p.oc * p.icg * down * across * (1.1 * TILE_ROWS * TILE_VECTORS * p.kh * p.kw + 75) / fma
-        workspace = p.oc * p.k + 2 * p.kw
+        vl, fma, mixed = cpu.vector_length(p.dtype), cpu.fma_per_cycle, self._mixed(p, cpu)
+        p, vectors = mixed or p, MIXED_VECTORS if mixed else TILE_VECTORS
+        each, start = (1.8, 150) if mixed else (1.1, 75)  # cycles of a multiply-add, most of which load their weight if channels are mixed; of a tile
+        down, across = -(-p.oh // TILE_ROWS), -(-p.ow // (vectors * vl))
+        cycles = p.oc * p.icg * down * across * (each * TILE_ROWS * vectors * p.kh * p.kw + start) / fma
+        workspace = (p.oc * p.k + 2 * p.kw) * (vectors * vl if mixed else 1)
         if (p.layout == "nchw" or p.ic == 1) and p.stride[1] == 1:
-            rows, columns = TILE_ROWS + p.kh - 1, TILE_VECTORS * vl + (p.kw - 1) * p.dilation[1]  # that a tile reads
+            rows, columns = TILE_ROWS + p.kh - 1, vectors * vl + (p.kw - 1) * p.dilation[1]  # that a tile reads
             padded = min(down * across, 2 * (down + across)) if any(p.padding) else 0
             cycles += p.oc * p.icg * padded * rows * (9 + 2 * columns / vl)
             workspace += rows * columns

@@ -10,5 +10,9 @@ static void FN(few_channels_pack)(const conv_geometry *g, const void *weight, vo
 }
 
 static int FN(few_channels)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    return (FN(in_lanes)(g) ? FN(grouped_lanes) : FN(in_row_tiles)(g) ? FN(row_tiles) : FN(shifted_rows))(g, blocking, tensors, act, threads);
+    if (FN(in_lanes)(g)) return FN(grouped_lanes)(g, blocking, tensors, act, threads);
+    conv_geometry plane = *g;
+    conv_tensors of_plane = *tensors;
+    if (FN(mix_channels)(&plane, &of_plane)) return FN(row_tiles)(&plane, blocking, &of_plane, act, g->ic, threads);
+    return FN(in_row_tiles)(g, 0) ? FN(row_tiles)(g, blocking, tensors, act, 0, threads) : FN(shifted_rows)(g, blocking, tensors, act, threads);
 }
