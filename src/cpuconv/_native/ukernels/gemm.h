@@ -16,6 +16,9 @@ typedef struct {
     long repeat;                     /* tiles that the micro-kernel makes, each so much further on: */
     long a_step, b_step, c_step;     /* (of z too) */
     long bias_n_step, bias_m_step;
+#ifdef FINISH
+    const int8_finish *finish;       /* or NULL */
+#endif
 } FN(tile);
 
 typedef void (*FN(ukernel))(const FN(tile) *);

@@ -54,6 +54,12 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
         c += t->c_step;
         if (bias_n) bias_n += t->bias_n_step;
         if (bias_m) bias_m += t->bias_m_step;
+#ifdef FINISH
+        if (nv == 4 && t->finish) {
+            UNROLL for (int i = 0; i < mr; i++) FINISH(t->finish, acc[i], to + coff[i]);
+            continue;
+        }
+#endif
         UNROLL for (int i = 0; i < mr; i++) {
             T *const row = to + coff[i];
             UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(row + j * UVL) = acc[i][j];

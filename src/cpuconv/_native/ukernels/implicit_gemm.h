@@ -72,6 +72,9 @@ typedef struct {
     T *y;
     const T *z;
     long y_row, y_pixel, y_column; /* y_pixel: 0 for the panel's own width, and rows without gaps */
+#ifdef FINISH
+    const int8_finish *finish;
+#endif
 } FN(gemm_view);
 
 /* Bytes of scratch that pixel_rows takes, and those for pieces of an unpacked weight. */
@@ -143,6 +146,9 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     FN(panel) each[FN(KINDS)];
     long kinds = 0;
     FN(tile) t = {.a = view->x + y0 * x_row - g->pt * view->x_row + x0 * x_pixel - g->pl * view->x_pixel, .segments = piece, .step = 1};
+#ifdef FINISH
+    t.finish = view->finish;
+#endif
     for (long i = first, spread = 0; i < last; i++) {
         FN(panel) p = FN(panel_at)(ocg, i);
         const segment *cursor = all;

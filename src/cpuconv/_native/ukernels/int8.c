@@ -31,6 +31,7 @@
 #define FN(name) i32_##name
 #define MULTIPLY_ADD(acc, s, b) dot(acc, SPLAT(s), b)
 #include "vec.h"
+#include "int8_panel.h"
 /* Integers have no activations. */
 INLINE VEC i32_activated(const conv_activation act, VEC v) { return (void)act, v; }
 INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (void)y, (void)n; }

@@ -137,6 +137,16 @@ static int int8_task(void *context, long index) {
             panel_to_lanes((const int32_t *)scale, ordered[2]);
             bias = ordered[0], zero = zero ? ordered[1] : NULL, scale = (const float *)ordered[2];
         }
+#ifdef FINISH
+        /* of sums that are made in one go: */
+        int8_finish finish = {.range = int8_range_of(t->y_signed, t->y_zero), .scale = scale, .origin = c, .bytes = (uint8_t *)t->y + at};
+        const int finishes = in_lanes(q, &p) && q->kd == 1 && !zero;
+        for (long j = 0; finishes && j < p.nr; j++) finish.clip |= scale[j] >= 1;
+        view.finish = finishes ? &finish : NULL;
+        view.y_row = finishes || direct ? t->ys.row : 0, view.y_pixel = finishes || direct ? t->ys.pixel : 0;
+#else
+        const int finishes = 0;
+#endif
         for (long p0 = 0; p0 < pixels; p0 += some) {
             const pixel_block block = {{0, g.oh, 0, g.ow, 0, g.kh, 0, g.kw}, p0, MIN(pixels, p0 + some)};
             for (long kz = 0; kz < q->kd; kz++) {
@@ -146,7 +156,7 @@ static int int8_task(void *context, long index) {
                 view.x = job->in_place ? (const int32_t *)(x + iz * t->xs_depth + oy0 * g.sh * t->xs.row)
                                        : (const int32_t *)(strip + (size_t)kz * aligned_size(strip_bytes));
                 /* of this panel alone */
-                view.y = direct ? (int32_t *)t->y + at : c - p0 * p.nr;
+                view.y = direct ? (int32_t *)t->y + at : finishes ? c : c - p0 * p.nr;
                 view.z = kz ? view.y : NULL;
                 i32_pixel_rows(&inner, &block, &view, 0, i, i + 1, kz ? NULL : bias - p.column, (conv_activation){0}, s);
             }
@@ -154,7 +164,7 @@ static int int8_task(void *context, long index) {
                 int32_t *row = direct ? (int32_t *)t->y + at + k / g.ow * t->ys.row + k % g.ow * t->ys.pixel : c + (k - p0) * p.nr;
                 for (long j = 0; j < p.valid; j++) row[j] -= zero[j] * sums[k];
             }
-            if (direct) continue;
+            if (direct || finishes) continue;
             if (q->g.nhwc) put_pixels(job, &p, scale, block.p0, block.p1, c, (uint8_t *)t->y + at);
             else put_panel(job, &g, &p, scale, at, c, planes);
         }

@@ -49,24 +49,8 @@ INLINE void to_lanes(const int32_t *restrict from, int32_t *restrict to) {
         for (long i = 0; i < VL; i++) to[j * VL + i] = from[4 * i + j];
 }
 
-#if defined(__AVX512BW__) && VB == 64
-/* The sums of a panel of 4 VL columns to bytes, the columns in the order that panel_to_lanes gives them. Conversions round half to even, and packing
-   saturates, for which GNU vectors have no words. Numbers of 2^31 and more would be converted to -2^31; where scales may make such, they are clipped. */
-INLINE VEC requantized_panel(const int8_range range, const VEC *sum, const f32xu *scales, const int clip) {
-    __m512i v[4];
-    UNROLL for (int j = 0; j < 4; j++) {
-        f32x scaled = __builtin_convertvector(sum[j], f32x) * scales[j];
-        if (clip) scaled = float_min(2147483520.f - (f32x){0}, scaled);
-        v[j] = _mm512_cvtps_epi32((__m512)scaled);
-    }
-    const __m512i zero = _mm512_set1_epi16((short)range.zero);
-    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero), high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
-    return (VEC)(range.is_signed ? _mm512_packs_epi16(low, high) : _mm512_packus_epi16(low, high));
-}
-INLINE void panel_to_lanes(const int32_t *restrict from, int32_t *restrict to) {
-    for (long n = 0; n < 4 * VL; n++) to[n / 4 % 4 * VL + n / 16 * 4 + n % 4] = from[n];
-}
-#else
+#ifndef FINISH
+/* As those of int8_panel.h. */
 INLINE VEC requantized_panel(const int8_range range, const VEC *sum, const f32xu *scales, const int clip) {
     return (void)clip, requantized_lanes(range, sum, scales, 1);
 }

@@ -1,42 +1,4 @@
 /* From 32-bit sums to the output: as they are, or scaled, rounded half to even, and saturated to 8 bits. */
-typedef float f32x __attribute__((vector_size(VB)));
-typedef float f32xu __attribute__((vector_size(VB), aligned(sizeof(float)), may_alias));
-typedef int8_t i8x __attribute__((vector_size(VB / 4)));
-
-typedef struct {
-    float low, high; /* what the rounded numbers are clipped to, before y's zero point is added */
-    int32_t zero;
-    int is_signed;
-} int8_range;
-
-static int8_range int8_range_of(int y_signed, int y_zero) {
-    return (int8_range){(float)((y_signed ? -128 : 0) - y_zero), (float)((y_signed ? 127 : 255) - y_zero), y_zero, y_signed};
-}
-
-/* Of numbers, not NaN: then they are one instruction, for which GNU vectors have no word. */
-INLINE f32x float_max(f32x a, f32x b) {
-#if defined(__AVX512F__) && VB == 64
-    return (f32x)_mm512_max_ps((__m512)a, (__m512)b);
-#elif defined(__AVX__) && VB == 32
-    return (f32x)_mm256_max_ps((__m256)a, (__m256)b);
-#elif defined(__SSE2__)
-    return (f32x)_mm_max_ps((__m128)a, (__m128)b);
-#else
-    return SELECT(VEC, a > b, a, b);
-#endif
-}
-INLINE f32x float_min(f32x a, f32x b) {
-#if defined(__AVX512F__) && VB == 64
-    return (f32x)_mm512_min_ps((__m512)a, (__m512)b);
-#elif defined(__AVX__) && VB == 32
-    return (f32x)_mm256_min_ps((__m256)a, (__m256)b);
-#elif defined(__SSE2__)
-    return (f32x)_mm_min_ps((__m128)a, (__m128)b);
-#else
-    return SELECT(VEC, a < b, a, b);
-#endif
-}
-
 /* Adding 1.5 2^23 to a float of at most 22 bits rounds it, half to even, to an integer in the low bits. The bounds are integers, so clipping
    may come before rounding. Of y less its zero point, the last byte counts. */
 INLINE VEC rounded(const int8_range r, VEC sum, f32x scale) {
