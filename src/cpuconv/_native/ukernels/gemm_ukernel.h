@@ -48,6 +48,9 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
             }
         }
         T *const to = c;
+#ifdef FINISH
+        const T *const rows = bias_m;
+#endif
         const long *const coff = t->coff; /* read with each row's stores: ahead of them, gcc parks those of 5 to 12 in mask registers, and a store costs a Zen 4 three cycles */
         first += t->a_step;
         panel += t->b_step;
@@ -56,7 +59,7 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
         if (bias_m) bias_m += t->bias_m_step;
 #ifdef FINISH
         if (nv == 4 && t->finish) {
-            UNROLL for (int i = 0; i < mr; i++) FINISH(t->finish, acc[i], to + coff[i]);
+            UNROLL for (int i = 0; i < mr; i++) FINISH(t->finish, acc[i], to + coff[i], rows + i);
             continue;
         }
 #endif

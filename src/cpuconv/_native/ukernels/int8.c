@@ -24,14 +24,21 @@
 #define MULTIPLY_ADD(acc, s, b) dot(acc, b, SPLAT(s))
 #include "vec.h"
 #include "dot.h"
+#include "int8_panel.h"
+#ifdef PANEL_BYTES
+#define FINISH finish_pixels
+#endif
 #include "gemm.h"
 #undef FN
 #undef MULTIPLY_ADD
+#undef FINISH
+#ifdef PANEL_BYTES
+#define FINISH finish_channels
+#endif
 
 #define FN(name) i32_##name
 #define MULTIPLY_ADD(acc, s, b) dot(acc, SPLAT(s), b)
 #include "vec.h"
-#include "int8_panel.h"
 /* Integers have no activations. */
 INLINE VEC i32_activated(const conv_activation act, VEC v) { return (void)act, v; }
 INLINE void i32_activate(conv_activation act, void *y, long n) { (void)act, (void)y, (void)n; }

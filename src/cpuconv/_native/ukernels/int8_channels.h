@@ -40,35 +40,51 @@ static int int8_channel_task(void *context, long index) {
         const uint8_t *from = x + l * DOT_LENGTH * t->xs.channel;
         const long some = MIN(DOT_LENGTH, icg - l * DOT_LENGTH);
         if (ordered && some == DOT_LENGTH) {
+#ifdef PANEL_BYTES
+            rows_to_panel(job->how.flip * 0x01010101u, from, t->xs.channel, b + l * p.nr);
+#else
             u32x rows[DOT_LENGTH];
             UNROLL for (int r = 0; r < DOT_LENGTH; r++) rows[r] = (u32x)LOAD((const int32_t *)(from + r * t->xs.channel));
             rows_to_lanes(job->how, rows, (VEC *)(b + l * p.nr));
+#endif
             continue;
         }
         row_to_lanes(job->how, from, t->xs.channel, 1, p.valid, some, ordered ? c : b + l * p.nr);
-        if (ordered) to_lanes(c, b + l * p.nr);
+        if (ordered) panel_to_lanes(c, b + l * p.nr);
         for (long i = p.valid; i < p.nr; i++) b[l * p.nr + i] = 0;
     }
     if (t->w_zero) panel_sums(b, k, p.nr, sums);
     const segment all = {0, 0, k};
     const int8_range range = int8_range_of(t->y_signed, t->y_zero);
     const long at = image * t->ys.image + oz * t->ys_depth + p.column, padded = i32_padded(ocg);
+    int large = 0; /* whether a sum may be made larger */
+    for (long o = first; ordered && o < last; o++) large |= t->scale[group * padded + o] >= 1;
+#ifdef PANEL_BYTES
+    const int finishes = ordered && !t->w_zero;
+#else
+    const int finishes = 0;
+#endif
     long aoff[GROUP], coff[GROUP];
     for (long i = 0; i < GROUP; i++) {
         aoff[i] = i * k;
-        coff[i] = i * (t->scale ? p.nr : t->ys.channel);
+        coff[i] = i * (t->scale && !finishes ? p.nr : t->ys.channel);
     }
     for (long o = first; o < last; o += GROUP) {
         const long height = MIN(GROUP, last - o), y = at + (group * ocg + o) * t->ys.channel;
         p32_tile tile = {.segments = &all, .count = 1, .step = 1, .b = b, .ldb = p.nr, .a = t->weight + (group * ocg + o) * k, .bias_m = t->bias + group * padded + o};
         tile.c = t->scale ? c : (int32_t *)t->y + y;
+#ifdef PANEL_BYTES
+        int8_finish finish = {.range = range, .scale = finishes ? t->scale + group * padded + o : NULL, .first = tile.bias_m, .clip = large, .origin = c, .bytes = (uint8_t *)t->y + y};
+        tile.finish = finishes ? &finish : NULL;
+#endif
         p32_gemm_rows(&tile, &p, height, aoff, coff, coff);
         for (long i = 0; t->w_zero && i < height; i++)
             for (long j = 0; j < p.valid; j++) tile.c[coff[i] + j] -= t->w_zero[group * padded + o + i] * sums[j];
-        for (long i = 0; t->scale && i < height; i++) {
+        for (long i = 0; t->scale && !finishes && i < height; i++) {
             const f32xu scale = t->scale[group * padded + o + i] - (f32x){0};
             uint8_t *to = (uint8_t *)t->y + y + i * t->ys.channel;
-            if (ordered) STORE((int32_t *)to, requantized_lanes(range, (const VEC *)(c + coff[i]), &scale, 0));
+            if (ordered && large) STORE((int32_t *)to, requantized_panel(range, (const VEC *)(c + coff[i]), &scale, 0, 1));
+            else if (ordered) STORE((int32_t *)to, requantized_panel(range, (const VEC *)(c + coff[i]), &scale, 0, 0));
             else requantize_pixels(range, c + coff[i], scale[0], p.valid, to, 1);
         }
     }

@@ -55,7 +55,7 @@ static void put_pixels(const int8_job *job, const i32_panel *p, const float *sca
     long row = p0 / job->lanes.ow, x = p0 % job->lanes.ow;
     for (long i = p0; i < p1; i++, c += p->nr) {
         uint8_t *to = y + row * t->ys.row + x * t->ys.pixel;
-        if (lanes) STORE((int32_t *)to, large ? requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 1) : requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 0));
+        if (lanes) STORE((int32_t *)to, large ? requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 1, 1) : requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 1, 0));
         else requantize_channels(range, c, scale, p->valid, to);
         if (++x == job->lanes.ow) x = 0, row++;
     }
@@ -137,7 +137,7 @@ static int int8_task(void *context, long index) {
             panel_to_lanes((const int32_t *)scale, ordered[2]);
             bias = ordered[0], zero = zero ? ordered[1] : NULL, scale = (const float *)ordered[2];
         }
-#ifdef FINISH
+#ifdef PANEL_BYTES
         /* of sums that are made in one go: */
         int8_finish finish = {.range = int8_range_of(t->y_signed, t->y_zero), .scale = scale, .origin = c, .bytes = (uint8_t *)t->y + at};
         const int finishes = in_lanes(q, &p) && q->kd == 1 && !zero;

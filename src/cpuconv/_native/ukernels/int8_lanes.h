@@ -49,10 +49,10 @@ INLINE void to_lanes(const int32_t *restrict from, int32_t *restrict to) {
         for (long i = 0; i < VL; i++) to[j * VL + i] = from[4 * i + j];
 }
 
-#ifndef FINISH
+#ifndef PANEL_BYTES
 /* As those of int8_panel.h. */
-INLINE VEC requantized_panel(const int8_range range, const VEC *sum, const f32xu *scales, const int clip) {
-    return (void)clip, requantized_lanes(range, sum, scales, 1);
+INLINE VEC requantized_panel(const int8_range range, const VEC *sum, const f32xu *scales, const int step, const int clip) {
+    return (void)clip, requantized_lanes(range, sum, scales, step);
 }
 INLINE void panel_to_lanes(const int32_t *restrict from, int32_t *restrict to) { to_lanes(from, to); }
 #endif

@@ -37,13 +37,13 @@ INLINE f32x float_min(f32x a, f32x b) {
 #endif
 }
 
-#if defined(__AVX512BW__) && VB == 64
+#if defined(__AVX512BW__) && VB == 64 && DOT_LENGTH == 4
 /* The sums of a panel of 4 VL columns to bytes, the columns in the order that panel_to_lanes gives them. Conversions round half to even, and packing
    saturates, for which GNU vectors have no words. Numbers of 2^31 and more would be converted to -2^31; where scales may make such, they are clipped. */
-INLINE VEC requantized_panel(const int8_range range, const VEC *sum, const f32xu *scales, const int clip) {
+INLINE VEC requantized_panel(const int8_range range, const VEC *sum, const f32xu *scales, const int step, const int clip) {
     __m512i v[4];
     UNROLL for (int j = 0; j < 4; j++) {
-        f32x scaled = __builtin_convertvector(sum[j], f32x) * scales[j];
+        f32x scaled = __builtin_convertvector(sum[j], f32x) * scales[j * step];
         if (clip) scaled = float_min(2147483520.f - (f32x){0}, scaled);
         v[j] = _mm512_cvtps_epi32((__m512)scaled);
     }
@@ -55,18 +55,40 @@ INLINE void panel_to_lanes(const int32_t *restrict from, int32_t *restrict to) {
     for (long n = 0; n < 4 * VL; n++) to[n / 4 % 4 * VL + n / 16 * 4 + n % 4] = from[n];
 }
 
+/* Bytes of four rows to lanes of that order. */
+INLINE void rows_to_panel(const uint32_t flip, const uint8_t *from, long row, int32_t *to) {
+    __m512i r[4];
+    UNROLL for (int i = 0; i < 4; i++) r[i] = _mm512_xor_si512(_mm512_loadu_si512(from + i * row), _mm512_set1_epi32((int)flip));
+    UNROLL for (int half = 0; half < 2; half++) {
+        const __m512i a = half ? _mm512_unpackhi_epi8(r[0], r[1]) : _mm512_unpacklo_epi8(r[0], r[1]);
+        const __m512i b = half ? _mm512_unpackhi_epi8(r[2], r[3]) : _mm512_unpacklo_epi8(r[2], r[3]);
+        STORE(to + 2 * half * VL, (VEC)_mm512_unpacklo_epi16(a, b));
+        STORE(to + (2 * half + 1) * VL, (VEC)_mm512_unpackhi_epi16(a, b));
+    }
+}
+
 /* Makes bytes of the sums of whole panels, instead of storing them: `bytes` lies as `origin` would, where the sums were to be stored. */
 typedef struct {
     int8_range range;
-    const float *scale; /* in the order of lanes */
+    const float *scale;   /* of columns, in the order of lanes, or of rows */
+    const int32_t *first; /* the bias of the first row */
     int clip;
     const int32_t *origin;
     uint8_t *bytes;
 } int8_finish;
 
-INLINE void finish_row(const int8_finish *f, const VEC *sum, const int32_t *at) {
-    const VEC v = f->clip ? requantized_panel(f->range, sum, (const f32xu *)f->scale, 1) : requantized_panel(f->range, sum, (const f32xu *)f->scale, 0);
+INLINE void finish_bytes(const int8_finish *f, const VEC *sum, const f32xu *scale, const int step, const int32_t *at) {
+    const VEC v = f->clip ? requantized_panel(f->range, sum, scale, step, 1) : requantized_panel(f->range, sum, scale, step, 0);
     STORE((int32_t *)(f->bytes + (at - f->origin)), v);
 }
-#define FINISH finish_row
+/* Rows are pixels, columns channels; or rows are channels. `row`: where the row's bias lies, if rows have one. */
+INLINE void finish_channels(const int8_finish *f, const VEC *sum, const int32_t *at, const int32_t *row) {
+    (void)row;
+    finish_bytes(f, sum, (const f32xu *)f->scale, 1, at);
+}
+INLINE void finish_pixels(const int8_finish *f, const VEC *sum, const int32_t *at, const int32_t *row) {
+    const f32xu scale = f->scale[row - f->first] - (f32x){0};
+    finish_bytes(f, sum, &scale, 0, at);
+}
+#define PANEL_BYTES
 #endif
