@@ -41,7 +41,7 @@ static int int8_channel_task(void *context, long index) {
         const long some = MIN(DOT_LENGTH, icg - l * DOT_LENGTH);
         if (ordered && some == DOT_LENGTH) {
 #ifdef PANEL_BYTES
-            rows_to_panel(job->how.flip * 0x01010101u, from, t->xs.channel, b + l * p.nr);
+            rows_to_panel(job->how.flip * 0x01010101u, from, t->xs.channel, (VEC *)(b + l * p.nr));
 #else
             u32x rows[DOT_LENGTH];
             UNROLL for (int r = 0; r < DOT_LENGTH; r++) rows[r] = (u32x)LOAD((const int32_t *)(from + r * t->xs.channel));

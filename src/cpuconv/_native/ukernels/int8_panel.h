@@ -56,14 +56,14 @@ INLINE void panel_to_lanes(const int32_t *restrict from, int32_t *restrict to) {
 }
 
 /* Bytes of four rows to lanes of that order. */
-INLINE void rows_to_panel(const uint32_t flip, const uint8_t *from, long row, int32_t *to) {
+INLINE void rows_to_panel(const uint32_t flip, const uint8_t *from, long row, VEC *to) {
     __m512i r[4];
     UNROLL for (int i = 0; i < 4; i++) r[i] = _mm512_xor_si512(_mm512_loadu_si512(from + i * row), _mm512_set1_epi32((int)flip));
     UNROLL for (int half = 0; half < 2; half++) {
         const __m512i a = half ? _mm512_unpackhi_epi8(r[0], r[1]) : _mm512_unpacklo_epi8(r[0], r[1]);
         const __m512i b = half ? _mm512_unpackhi_epi8(r[2], r[3]) : _mm512_unpacklo_epi8(r[2], r[3]);
-        STORE(to + 2 * half * VL, (VEC)_mm512_unpacklo_epi16(a, b));
-        STORE(to + (2 * half + 1) * VL, (VEC)_mm512_unpackhi_epi16(a, b));
+        to[2 * half] = (VEC)_mm512_unpacklo_epi16(a, b);
+        to[2 * half + 1] = (VEC)_mm512_unpackhi_epi16(a, b);
     }
 }
 

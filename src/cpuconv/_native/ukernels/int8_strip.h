@@ -78,7 +78,23 @@ static void row_to_lanes(const int8_reading how, const uint8_t *from, long plane
     for (long c = 0; c < DOT_LENGTH; c++) at[c] = from + MIN(c, some - 1) * plane;
     const int32_t mask = some == DOT_LENGTH ? -1 : (int32_t)((1u << 32 / DOT_LENGTH * some) - 1);
     if (step == 1 && pixels >= VL) {
-        for (long p = 0; p < pixels; p += VL) {
+        long p = 0;
+#ifdef PANEL_BYTES
+        for (; some == DOT_LENGTH && p + 4 * VL <= pixels; p += 4 * VL) {
+            VEC quarters[4]; /* lanes of 128 bits of each are to be a vector */
+            rows_to_panel(how.flip * 0x01010101u, from + p, plane, quarters);
+            UNROLL for (int i = 0; i < 4; i++) {
+                VEC pair, rest, both;
+                UNROLL for (int l = 0; l < VL; l++) {
+                    pair[l] = l / 4 % 2 * VL + i * 4 + l % 4;
+                    both[l] = l / 8 * VL + l % 8;
+                }
+                rest = i32_choose(quarters[2], quarters[3], pair);
+                STORE(to + p + i * VL, i32_choose(i32_choose(quarters[0], quarters[1], pair), rest, both));
+            }
+        }
+#endif
+        for (; p < pixels; p += VL) {
             const long begin = MIN(p, pixels - VL); /* the last vector overlaps the one before */
             STORE(to + begin, planes_to_lanes(how, at, begin, SPLAT(mask)));
         }
