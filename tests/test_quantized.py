@@ -126,8 +126,9 @@ SOME = [Problem.parse(f"{spec}_f32_nchw") for spec in ("n1_ic9_ih5_iw7_oc64_kh1_
 
 @each([replace(p, dtype=dtype) for p in both_layouts(SOME) for dtype in INTEGER_DTYPES if dtype[4:] != "s32"])
 @pytest.mark.parametrize("scale", [0.999, 1.0, 3e4, 1e20])
-def test_what_is_beyond_int32_saturates(algorithm, problem, cpu, scale):
-    x, w, bias, q = arrays(problem)
+@pytest.mark.parametrize("zero_points", [False, True])
+def test_what_is_beyond_int32_saturates(algorithm, problem, cpu, scale, zero_points):
+    x, w, bias, q = arrays(problem, zero_points)
     data = x, w, bias, q._replace(scale=q.scale / q.scale.max() * np.float32(scale))
     np.testing.assert_array_equal(run(algorithm.build(problem, cpu), data), reference.integers(problem, *data))
 

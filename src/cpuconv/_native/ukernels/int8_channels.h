@@ -57,10 +57,10 @@ static int int8_channel_task(void *context, long index) {
     const segment all = {0, 0, k};
     const int8_range range = int8_range_of(t->y_signed, t->y_zero);
     const long at = image * t->ys.image + oz * t->ys_depth + p.column, padded = i32_padded(ocg);
-    int large = 0; /* whether a sum may be made larger */
-    for (long o = first; ordered && o < last; o++) large |= t->scale[group * padded + o] >= 1;
 #ifdef PANEL_BYTES
     const int finishes = ordered && !t->w_zero;
+    int large = 0; /* whether a sum may be made larger */
+    for (long o = first; finishes && o < last; o++) large |= t->scale[group * padded + o] >= 1;
 #else
     const int finishes = 0;
 #endif
@@ -83,8 +83,7 @@ static int int8_channel_task(void *context, long index) {
         for (long i = 0; t->scale && !finishes && i < height; i++) {
             const f32xu scale = t->scale[group * padded + o + i] - (f32x){0};
             uint8_t *to = (uint8_t *)t->y + y + i * t->ys.channel;
-            if (ordered && large) STORE((int32_t *)to, requantized_panel(range, (const VEC *)(c + coff[i]), &scale, 0, 1));
-            else if (ordered) STORE((int32_t *)to, requantized_panel(range, (const VEC *)(c + coff[i]), &scale, 0, 0));
+            if (ordered) STORE((int32_t *)to, requantized_panel(range, (const VEC *)(c + coff[i]), &scale, 0, 1));
             else requantize_pixels(range, c + coff[i], scale[0], p.valid, to, 1);
         }
     }

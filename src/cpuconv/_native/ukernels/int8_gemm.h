@@ -50,12 +50,10 @@ static void put_pixels(const int8_job *job, const i32_panel *p, const float *sca
     const int8_tensors *t = job->t;
     const int8_range range = int8_range_of(t->y_signed, t->y_zero);
     const int lanes = in_lanes(job->q, p);
-    int large = 0; /* whether a sum may be made larger */
-    for (long j = 0; lanes && j < p->nr; j++) large |= scale[j] >= 1;
     long row = p0 / job->lanes.ow, x = p0 % job->lanes.ow;
     for (long i = p0; i < p1; i++, c += p->nr) {
         uint8_t *to = y + row * t->ys.row + x * t->ys.pixel;
-        if (lanes) STORE((int32_t *)to, large ? requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 1, 1) : requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 1, 0));
+        if (lanes) STORE((int32_t *)to, requantized_panel(range, (const VEC *)c, (const f32xu *)scale, 1, 1));
         else requantize_channels(range, c, scale, p->valid, to);
         if (++x == job->lanes.ow) x = 0, row++;
     }
@@ -138,7 +136,7 @@ static int int8_task(void *context, long index) {
             bias = ordered[0], zero = zero ? ordered[1] : NULL, scale = (const float *)ordered[2];
         }
 #ifdef PANEL_BYTES
-        /* of sums that are made in one go: */
+        /* of sums that are made in one go */
         int8_finish finish = {.range = int8_range_of(t->y_signed, t->y_zero), .scale = scale, .origin = c, .bytes = (uint8_t *)t->y + at};
         const int finishes = in_lanes(q, &p) && q->kd == 1 && !zero;
         for (long j = 0; finishes && j < p.nr; j++) finish.clip |= scale[j] >= 1;

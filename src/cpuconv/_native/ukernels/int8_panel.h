@@ -39,7 +39,7 @@ INLINE f32x float_min(f32x a, f32x b) {
 
 #if defined(__AVX512BW__) && VB == 64 && DOT_LENGTH == 4
 /* The sums of a panel of 4 VL columns to bytes, the columns in the order that panel_to_lanes gives them. Conversions round half to even, and packing
-   saturates, for which GNU vectors have no words. Numbers of 2^31 and more would be converted to -2^31; where scales may make such, they are clipped. */
+   saturates, for which GNU vectors have no words. Numbers of 2^31 and more would be converted to -2^31: `clip` is for scales that may make such, of 1 and more. */
 INLINE VEC requantized_panel(const int8_range range, const VEC *sum, const f32xu *scales, const int step, const int clip) {
     __m512i v[4];
     UNROLL for (int j = 0; j < 4; j++) {
