@@ -1,5 +1,5 @@
-/* As shifted_rows.h, for one or two output channels (of a group), whose tiles there load a vector for each multiply-add or two. Here the rows of a tile
-   are rows of pixels of one output channel, and each row of the input is loaded once for all of them that read it. Input channels come one after the
+/* As shifted_rows.h, for one output channel (of a group), whose tiles there load a vector for each multiply-add. Here the rows of a tile are rows of
+   pixels, and each row of the input is loaded once for all of them that read it. Input channels come one after the
    other, and add to what the one before has left in y: the rows of all of them would be more streams than a CPU prefetches. NCHW is read in place; a
    tile that reads padding reads a copy. The sums have the same order as there. */
 enum { FN(TILE_ROWS) = 6, FN(TILE_VECTORS) = 2, FN(MIXED_ROWS) = NV_MAX == 4 ? 6 : 4, FN(MIXED_VECTORS) = 3 };
