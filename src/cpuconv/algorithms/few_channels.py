@@ -145,13 +145,14 @@ class FewChannels:
         return self._together(p) * down * across * (band * self._pitch(p) + 2 * cpu.vector_length(p.dtype))
 
     def _row_tiles(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
-        """Cycles, and bytes of workspace."""
+        """Cycles, and bytes of workspace; that for views whose pixels are apart, which are copied, and results that are not written in place."""
         vl, fma, mixed = cpu.vector_length(p.dtype), cpu.fma_per_cycle, self._mixed(p, cpu)
+        views = self._copy_size(p, cpu) + TILE_ROWS * p.ow * p.oc
         p, vectors = mixed or p, MIXED_VECTORS if mixed else TILE_VECTORS
         each, start = (1.8, 150) if mixed else (1.1, 75)  # cycles of a multiply-add, most of which load their weight if channels are mixed; of a tile
         down, across = -(-p.oh // TILE_ROWS), -(-p.ow // (vectors * vl))
         cycles = p.oc * p.icg * down * across * (each * TILE_ROWS * vectors * p.kh * p.kw + start) / fma
-        workspace = (p.oc * p.k + 2 * p.kw) * (vectors * vl if mixed else 1)
+        workspace = views + (p.oc * p.k + 2 * p.kw) * (vectors * vl if mixed else 1)
         if (p.layout == "nchw" or p.ic == 1) and p.stride[1] == 1:
             rows, columns = TILE_ROWS + p.kh - 1, vectors * vl + (p.kw - 1) * p.dilation[1]  # that a tile reads
             padded = min(down * across, 2 * (down + across)) if any(p.padding) else 0
@@ -159,10 +160,8 @@ class FewChannels:
             workspace += rows * columns
         else:
             cycles += self._copying(p, cpu)
-            workspace += self._copy_size(p, cpu)
         if p.epilogue.residual or (p.layout == "nhwc" and p.oc > 1):
             cycles += self._finishing(p, cpu)
-            workspace += TILE_ROWS * p.ow * p.oc
         return p.n * cycles, workspace * p.itemsize
 
     def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
