@@ -168,13 +168,13 @@ class SeparableConv2d:
             whole.n, whole.oc, whole.oh, whole.ow, p.out_channels, 1, 1, dtype=whole.dtype, layout=whole.layout,
             epilogue=Epilogue(True, residual, p.activation),
         )  # fmt: skip
-        first = Depthwise().build(depthwise, machine)
+        first = _plan(Depthwise(), core.DEPTHWISE, depthwise, machine, stream=False)  # its results are read at once
         seconds = m * first.cost.seconds + ImplicitGemm().estimate(pointwise, machine).seconds
         threads = for_work(seconds)
         pixels = whole.oh * whole.ow
         small = pixels <= PIXELS[whole.layout] or pixels * whole.oc * whole.itemsize <= _size(whole, machine)
         if small:
-            second = [ImplicitGemm().build(pointwise.per_image, machine)]
+            second = [_plan(ImplicitGemm(), core.IMPLICIT_GEMM, pointwise.per_image, machine, stream=native.streams(pointwise, machine))]
         else:
             rows = _rows(whole, threads, machine)
             second = [_band(pointwise, height, machine) for height in (rows, whole.oh % rows) if height]
@@ -220,11 +220,14 @@ def between(shape: tuple[int, ...], layout: Any) -> int:
 
 def _band(pointwise: Problem, rows: int, machine: cpu.Cpu) -> native.NativePlan:
     """The 1x1 convolution on a band. It cuts its sums as on whole images, so that bands of all sizes give the same bits."""
-    p, algorithm = replace(pointwise, n=1, ih=rows), ImplicitGemm()
-    blocking = algorithm.blocking(p, machine)._replace(channels=p.ic, kc=algorithm.blocking(pointwise, machine).kc, band=True)
-    convolution = core.Convolution(
-        machine.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), blocking
-    )
+    p, whole = replace(pointwise, n=1, ih=rows), ImplicitGemm().blocking(pointwise, machine)
+    return _plan(ImplicitGemm(), core.IMPLICIT_GEMM, p, machine, channels=p.ic, kc=whole.kc, band=True, stream=whole.stream)
+
+
+def _plan(algorithm: Depthwise | ImplicitGemm, kind: int, p: Problem, machine: cpu.Cpu, **changes: Any) -> native.NativePlan:
+    """The algorithm's plan, but for some of its blocking."""
+    blocking = algorithm.blocking(p, machine)._replace(**changes)
+    convolution = core.Convolution(machine.isa, p.dtype, kind, native.geometry(p), native.activation(p.epilogue.activation), blocking)
     return replace(algorithm.build(p, machine), convolution=convolution)
 
 

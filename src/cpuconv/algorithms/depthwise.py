@@ -28,7 +28,7 @@ class Depthwise:
         return None
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        return native.Blocking(bands.rows(p, cpu), self._channels(p, cpu), far=p.n * self._traffic(p) > CACHED)
+        return native.Blocking(bands.rows(p, cpu), self._channels(p, cpu), far=p.n * self._traffic(p) > CACHED, stream=native.streams(p, cpu))
 
     def _traffic(self, p: Problem) -> int:
         """Bytes of an image and its result."""

@@ -97,7 +97,7 @@ class FewChannels:
         down, across = self._phases(p)
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
         rows = cpu.l2 // 4 // (self._together(p) * down * across * self._pitch(p) * p.itemsize)
-        return native.Blocking(min(p.oh, max(rows - halo, 8 * halo, 1)))
+        return native.Blocking(min(p.oh, max(rows - halo, 8 * halo, 1)), stream=native.streams(p, cpu))
 
     def _together(self, p: Problem) -> int:
         """Input channels of a task."""

@@ -86,13 +86,13 @@ class ImplicitGemm:
                 pixels = max(pixels, min(16 * nr, cpu.l2 // 4 // (p.k * p.itemsize) // nr * nr))
             near = native.near_sum(p.k, min(nr, p.oh * p.ow), p.itemsize, cpu)
             kc = near or max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize)))  # else all panels of a block stay in L2
-            return native.Blocking(pixels, kc=kc)
+            return native.Blocking(pixels, kc=kc, stream=native.streams(p, cpu))
         columns = min(nr, core.packed_columns(cpu.isa, p.dtype, p.ocg))
         near = None if self._streamed(p, cpu) else native.near_sum(p.k, columns, p.itemsize, cpu)
         kc = near or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":
             pixels = cpu.l2 // 2 // (p.k * p.itemsize)  # whose columns would stay in L2
-            return native.Blocking(max(PIXELS, min(MANY_PIXELS, pixels)), kc=kc)
+            return native.Blocking(max(PIXELS, min(MANY_PIXELS, pixels)), kc=kc, stream=native.streams(p, cpu))
         p = self._read(p)
         rows = min(p.oh, math.ceil(PIXELS / p.ow))
         while rows < p.oh and self._strip_rows(p, rows) > 2 * rows * p.stride[0]:  # else bands transpose the rows that they share too often
@@ -200,7 +200,7 @@ class UnpackedGemm(ImplicitGemm):
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         blocking = super().blocking(p, cpu)._replace(unpacked=True)
-        return blocking._replace(block=MANY_PIXELS) if p.layout == "nhwc" else blocking
+        return blocking._replace(block=MANY_PIXELS, stream=False) if p.layout == "nhwc" else blocking  # taps after the first add to results
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p, vl, b = problem, cpu.vector_length(problem.dtype), self.blocking(problem, cpu)

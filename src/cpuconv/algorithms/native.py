@@ -27,7 +27,7 @@ class Packed(NamedTuple):
 
 class Blocking(NamedTuple):
     """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the sum; whether it is done on bands
-    of an image, reads an unpacked weight, and reads images beyond the caches; Winograd's tile, points."""
+    of an image, reads an unpacked weight, reads images beyond the caches, and writes past them; Winograd's tile, points."""
 
     block: int
     channels: int = 0
@@ -35,6 +35,7 @@ class Blocking(NamedTuple):
     band: bool = False
     unpacked: bool = False
     far: bool = False
+    stream: bool = False
     mh: int = 1
     mw: int = 1
     points: tuple[float, ...] = ()
@@ -97,6 +98,15 @@ def shared_lines(p: Problem, cpu: Cpu) -> float:
     if p.layout != "nhwc" or p.groups == 1 or p.icg * p.itemsize >= LINE:
         return 0.0
     return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
+
+
+def streams(p: Problem, cpu: Cpu) -> bool:
+    """Whether results, which the caches would lose before they are read, go past them: depthwise layers in batches then take half of the time (Zen 4).
+
+    Those that, with the input, take less than half of L3 stay in it (past it they take up to 1.2 times as long); so do small ones of large inputs.
+    """
+    x, y = (p.n * pixels * p.itemsize for pixels in (p.ic * p.ih * p.iw, p.oc * p.oh * p.ow))
+    return 4 * y >= cpu.l3 and 2 * (x + y) >= cpu.l3
 
 
 def crowded(p: Problem, cpu: Cpu) -> float:

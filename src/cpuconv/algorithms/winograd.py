@@ -73,7 +73,8 @@ class Winograd:
             tiles = image
         points = tuple(map(float, cook_toom.POINTS[self.points]))
         near = native.near_sum(p.icg, 4 * cpu.vector_length(p.dtype), p.itemsize, cpu)
-        return native.Blocking(tiles, kc=min(SUM[self.points], near or p.icg), mh=mh, mw=mw, points=points)
+        stream = p.layout == "nhwc" and native.streams(p, cpu)
+        return native.Blocking(tiles, kc=min(SUM[self.points], near or p.icg), stream=stream, mh=mh, mw=mw, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem

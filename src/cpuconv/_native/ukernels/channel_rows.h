@@ -115,6 +115,7 @@ static int FN(channel_task)(void *context, long index) {
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
     const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(pixels) * (long)sizeof(T) <= FN(ACROSS);
+    const int streams = job->blocking->stream && passes == 1 && !gaps && job->act.kind <= ACT_CLIP;
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
     segment sum = {0, 0, 0};
@@ -155,6 +156,7 @@ static int FN(channel_task)(void *context, long index) {
         t.bias_m = pass ? NULL : (const T *)in->bias + o0;
         t.c = y + p.column;
         t.z = pass ? t.c : z ? z + p.column : NULL;
+        t.stream = streams && FN(whole_lines)(t.c, p.nr, c_row, 0);
         if (across) {
             t.b_step = in_place ? p.nr : p.nr * kc;
             FN(add_panel)(&t, &p, tiles, each, &kinds);

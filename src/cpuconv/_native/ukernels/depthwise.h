@@ -18,7 +18,7 @@ typedef struct {
     conv_activation act;
     long bands, parts;   /* of one image's rows, and of its vectors of channels (NHWC) */
     long together;       /* vectors that a block does after one another (NHWC) */
-    int far;             /* as in conv_blocking */
+    int far, stream;     /* as in conv_blocking */
     long vectors, shift; /* shift: the second vector's first channel, where it is not VL so that loads do not cross cache lines; else 0 */
 } FN(depthwise_job);
 
@@ -33,18 +33,23 @@ typedef struct {
     long vectors;
     long x_row, x_pixel, y_row, y_pixel;
     long top, oy, rows, lanes;
+    int stream;            /* past the caches */
     conv_activation act;
 } FN(dw_rows);
 
 INLINE void FN(store_pixels)(const FN(dw_rows) *d, const VEC *acc, long n, T *y, const T *residual) {
     if (d->lanes == VL && !residual && d->act.kind <= ACT_CLIP) {
         const VEC low = SPLAT(d->act.a), high = SPLAT(d->act.b);
-        UNROLL for (int b = 0; b < FN(BLOCK); b++) {
-            if (b >= n) return;
-            STORE(y, d->act.kind == ACT_NONE ? acc[b] : FN(vmin)(high, FN(vmax)(low, acc[b])));
-            STEP(y, d->y_pixel)
-        }
-        return;
+#define STORED(PUT)                                                                                \
+    UNROLL for (int b = 0; b < FN(BLOCK); b++) {                                                   \
+        if (b >= n) return;                                                                        \
+        PUT(y, d->act.kind == ACT_NONE ? acc[b] : FN(vmin)(high, FN(vmax)(low, acc[b])));          \
+        STEP(y, d->y_pixel)                                                                        \
+    }                                                                                              \
+    return;
+        if (d->stream) { STORED(STREAM) }
+        STORED(STORE)
+#undef STORED
     }
     VEC made[FN(BLOCK)]; /* acc stays in registers only if never indexed by a variable */
     UNROLL for (int b = 0; b < FN(BLOCK); b++) made[b] = acc[b];
@@ -243,7 +248,7 @@ static int FN(depthwise_task)(void *context, long index) {
     const long oy = FN(band_start)(g, job->bands, band), count = FN(band_start)(g, job->bands, band + 1) - oy, at = image * t->ys.image + oy * t->ys.row;
     FN(dw_rows) d = {.g = g, .x = (const T *)t->x + image * t->xs.image, .y = (T *)t->y + at, .residual = t->residual ? (const T *)t->residual + at : NULL,
                      .w = w, .channel = channel, .x_row = t->xs.row, .x_pixel = t->xs.pixel, .y_row = t->ys.row, .y_pixel = t->ys.pixel,
-                     .oy = oy, .rows = count, .lanes = VL, .act = job->act};
+                     .oy = oy, .rows = count, .lanes = VL, .act = job->act, .stream = job->stream && !job->shift && FN(whole_lines)((const T *)t->y + at, VL, t->ys.pixel, t->ys.row)};
     for (long v = first; v < end; v += together) {
         d.vectors = MIN(together, end - v);
         for (long i = 0; i < d.vectors; i++) {
@@ -321,10 +326,10 @@ static int FN(depthwise)(const conv_geometry *g, const conv_blocking *blocking, 
     if (FN(by_planes)(g)) {
         const long bands = MAX(ceil_div(g->oh, blocking->block), threads == 1 ? 1 : MIN(ceil_div(g->oh, 8), ceil_div(8 * threads, g->ic)));
         const long repaid = MIN(8 * threads, g->oc * g->oh * g->ow / PLANE_TASK); /* tasks that repay their start */
-        FN(planes_job) job = {g, tensors, act, FN(packed_columns)(g), bands, threads == 1 ? 1 : MAX(1, MIN(g->ic * bands, repaid))};
+        FN(planes_job) job = {g, tensors, act, FN(packed_columns)(g), bands, threads == 1 ? 1 : MAX(1, MIN(g->ic * bands, repaid)), blocking->stream};
         return pool_run(FN(narrow)(g) ? FN(pairs_task) : FN(planes_task), &job, g->n * job.tasks, threads);
     }
-    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, MAX(1, ceil_div(blocking->channels, VL)), blocking->far, ceil_div(g->ic, VL), 0};
+    FN(depthwise_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1, MAX(1, ceil_div(blocking->channels, VL)), blocking->far, blocking->stream, ceil_div(g->ic, VL), 0};
     if (!g->nhwc || g->ic < VL || FN(crowded)(g, tensors)) return pool_run(FN(depthwise_strip_task), &job, g->n * job.vectors * job.bands, threads);
     job.shift = FN(aligning_shift)(g, tensors);
     job.vectors += job.shift > 0;

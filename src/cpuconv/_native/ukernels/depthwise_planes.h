@@ -3,8 +3,9 @@
    columns outside it are masked. Of narrow planes, two are made at a time, side by side. */
 enum { FN(PLANE_TAPS) = 3, FN(FETCHED) = 4 * VB / (int)sizeof(T) }; /* pixels of stride 2 of a vector of results */
 
-/* What a vector holds: VL pixels of a wider row, a whole row with a lane to spare, or rows of two planes, a quarter to a half of it each. */
-enum { FN(PART), FN(ROW), FN(PAIR), FN(HOLDINGS) };
+/* What a vector holds: VL pixels of a wider row, the same where they are a cache line of results that goes past the caches, a whole row with a lane to
+   spare, or rows of two planes, a quarter to a half of it each. */
+enum { FN(PART), FN(LINE), FN(ROW), FN(PAIR), FN(HOLDINGS) };
 
 /* Whether rows of two planes fit in a vector, and an input row of each in one of its own; whole planes are made, so they are to be short. Only AVX-512
    has vectors that such rows leave half empty. */
@@ -16,6 +17,7 @@ typedef struct {
     conv_activation act;
     long columns;      /* of the packed weight */
     long bands, tasks; /* bands of a plane's rows; tasks of an image's bands */
+    int stream;        /* as in conv_blocking */
 } FN(planes_job);
 
 /* Taps that read beyond the sides of the image: none, the first, the first and the last, or all. */
@@ -182,7 +184,8 @@ INLINE void FN(plane_block)(const int s, const int beyond, const int holds, cons
                 fetched += FN(FETCHED);
             }
             if (clip) v = FN(vmin)(high, FN(vmax)(low, v));
-            if (holds != FN(PAIR)) STORE(y, v);
+            if (holds == FN(LINE)) STREAM(y, v);
+            else if (holds != FN(PAIR)) STORE(y, v);
             else if (rows > 1) FN(store_pair)(0, g, v, NULL, y, y_apart);
             else {
                 FN(store_pair)(1, g, v, &c->tail, y, y_apart);
@@ -202,7 +205,7 @@ INLINE void FN(plane_block)(const int s, const int beyond, const int holds, cons
 #define KERNELS(S, HOLDS, PLACE) KERNEL(S, NO_TAP, HOLDS, PLACE) KERNEL(S, FIRST_TAP, HOLDS, PLACE) KERNEL(S, END_TAPS, HOLDS, PLACE) KERNEL(S, ALL_TAPS, HOLDS, PLACE)
 KERNELS(1, PART, ) KERNELS(2, PART, IN_MEMORY) KERNELS(2, ROW, IN_MEMORY)
 #if VB == 64
-KERNELS(1, PAIR, ) KERNELS(2, PAIR, IN_MEMORY)
+KERNELS(1, LINE, ) KERNELS(2, LINE, IN_MEMORY) KERNELS(1, PAIR, ) KERNELS(2, PAIR, IN_MEMORY)
 #endif
 #undef KERNELS
 #undef KERNEL
@@ -210,12 +213,12 @@ KERNELS(1, PAIR, ) KERNELS(2, PAIR, IN_MEMORY)
 static void PLANE_KERNEL((*const FN(plane_kernels)[2][FN(HOLDINGS)][FN(TAP_KINDS)])) = {
 #define KERNELS(S, HOLDS) {FN(plane_##S##_NO_TAP_##HOLDS), FN(plane_##S##_FIRST_TAP_##HOLDS), FN(plane_##S##_END_TAPS_##HOLDS), FN(plane_##S##_ALL_TAPS_##HOLDS)}
 #if VB == 64
-#define PAIRS(S) KERNELS(S, PAIR)
+#define WIDE(S, HOLDS) KERNELS(S, HOLDS)
 #else
-#define PAIRS(S) {0}
+#define WIDE(S, HOLDS) {0}
 #endif
-    {KERNELS(1, PART), KERNELS(1, PART), PAIRS(1)}, {KERNELS(2, PART), KERNELS(2, ROW), PAIRS(2)},
-#undef PAIRS
+    {KERNELS(1, PART), WIDE(1, LINE), KERNELS(1, PART), WIDE(1, PAIR)}, {KERNELS(2, PART), WIDE(2, LINE), KERNELS(2, ROW), WIDE(2, PAIR)},
+#undef WIDE
 #undef KERNELS
 };
 #undef PLANE_KERNEL
@@ -247,7 +250,8 @@ static void FN(plane_rows)(const FN(planes_job) *job, const FN(plane_columns) *c
         part.y = direct ? y + at : scratch;
         part.y_row = direct ? s->row : VL;
         part.act = direct ? job->act : (conv_activation){0};
-        FN(plane_kernels)[g->sw - 1][holds][columns->beyond](g, columns, &part);
+        const int lines = job->stream && direct && FN(whole_lines)(part.y, VB == LINE_BYTES ? VL : 1, part.y_step, part.y_row);
+        FN(plane_kernels)[g->sw - 1][lines ? FN(LINE) : holds][columns->beyond](g, columns, &part);
         if (direct) continue;
         for (long i = 0; i < rows; i++) FN(finish_row)(LOAD(scratch + i * VL), n, s, residual ? residual + at + i * s->row : NULL, job->act, y + at + i * s->row, free);
     }

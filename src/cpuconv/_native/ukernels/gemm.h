@@ -8,7 +8,7 @@ typedef struct {
     const long *aoff, *coff, *zoff;  /* of rows */
     const segment *segments;
     long count, ldb, step;           /* segments; between rows of B; between columns of A */
-    int clip;
+    int clip, stream;                /* stream: C goes past the caches */
     T low, high;
     long span;                       /* elements of B, 0 if it is read in place */
     long next, next_row;             /* from B to what it is next, where that comes from beyond L2, else 0; between rows of that, 0 if it is packed */
@@ -150,6 +150,7 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
         FN(zero)(c + offsets[i] + p->valid, p->nr - p->valid);
     }
     whole.repeat = 1;
+    whole.stream = 0;
     whole.c = c;
     whole.coff = whole.zoff = offsets;
     if (t->z) whole.z = c;

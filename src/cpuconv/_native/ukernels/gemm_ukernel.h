@@ -63,6 +63,15 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
             continue;
         }
 #endif
+#if UNV > 1
+        if (t->stream) {
+            UNROLL for (int i = 0; i < mr; i++) {
+                T *const row = to + coff[i];
+                UNROLL for (int j = 0; j < nv; j++) STREAM(row + j * UVL, acc[i][j]);
+            }
+            continue;
+        }
+#endif
         UNROLL for (int i = 0; i < mr; i++) {
             T *const row = to + coff[i];
             UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(row + j * UVL) = acc[i][j];

@@ -142,6 +142,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows far apart in an unpacked one the CPU fetches too late */
     const int by_rows = !even && total <= SHORT_SUM && width >= 2 * MR_MAX; /* of one vector: 1.05 times as fast; of wider panels, calls hide behind tiles */
+    const int streams = job->blocking->stream && g->nhwc && passes == 1 && act.kind <= ACT_CLIP;
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
     long kinds = 0;
@@ -163,6 +164,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
         t.z = view->z ? view->z + at : NULL;
         t.bias_n = bias ? bias + p.column : NULL;
         t.clip = 0;
+        t.stream = streams && FN(whole_lines)(t.c, p.nr, y_pixel, y_row);
         for (long pass = 0; pass < passes; pass++) {
             t.count = FN(cut)(&cursor, &done, all + count, part(total, passes, pass + 1) - part(total, passes, pass), piece);
             t.span = (part(total, passes, pass + 1) - part(total, passes, pass)) * p.nr;

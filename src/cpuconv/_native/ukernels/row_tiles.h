@@ -11,6 +11,7 @@ typedef struct {
     const long *across; /* where the taps of a row lie, from an output pixel's place */
     long x_row, y_row;
     conv_activation act; /* none or clip */
+    int stream;          /* past the caches */
 } FN(row_tile);
 
 /* A row of the input into the rows [first, end) of a tile of nv vectors; w: the taps of row 0, those of row r lie r before. */
@@ -46,7 +47,8 @@ INLINE void FN(row_tiles_of)(const int mixed, const int nv, const int rows, cons
             const VEC low = SPLAT(t->act.a), high = SPLAT(t->act.b);
             UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) acc[r][j] = FN(vmin)(high, FN(vmax)(low, acc[r][j]));
         }
-        UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) STORE(y + r * y_row + j * VL, acc[r][j]);
+        if (t->stream) UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) STREAM(y + r * y_row + j * VL, acc[r][j]);
+        else UNROLL for (int r = 0; r < rows; r++) UNROLL for (int j = 0; j < nv; j++) STORE(y + r * y_row + j * VL, acc[r][j]);
     }
 }
 typedef void (*FN(row_ukernel))(const FN(row_tile) *, const T *, T *, long);
@@ -67,6 +69,7 @@ typedef struct {
     long mixed; /* channels, or 0 */
     long rows, width;
     FN(row_ukernel) kernel;
+    int stream; /* as in conv_blocking */
 } FN(tiles_job);
 
 INLINE FN(tiles_job) FN(tiles_job_of)(FN(shifted_job) of, long mixed) {
@@ -192,6 +195,8 @@ static int FN(row_tiles_task)(void *context, long index) {
     T *y = (T *)in->y + at;
     const T *residual = in->residual ? (const T *)in->residual + at : NULL;
     FN(row_tile) t = {.kh = g->kh, .kw = g->kw, .across = across, .y_row = written ? in->ys.row : g->ow};
+    /* The last columns of a row begin where they end with it. Channels after the first add to what is there. */
+    t.stream = job->stream && simple && written && icg == 1 && g->ow * (long)sizeof(T) % LINE_BYTES == 0 && FN(whole_lines)(y, job->width, in->ys.channel, in->ys.row);
     for (long next = 0; next < rows; next += job->rows) {
         const long row = MIN(next, rows - job->rows); /* the last rows overlap */
         for (long o = 0; o < outputs; o++) {
@@ -212,6 +217,7 @@ static int FN(row_tiles_task)(void *context, long index) {
 static int FN(row_tiles)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, long mixed, int threads) {
     FN(tiles_job) job = FN(tiles_job_of)((FN(shifted_job)){g, tensors, act, 1, g->nhwc ? g->groups : 1}, mixed);
     const long parts = g->n * (g->groups / job.of.groups), enough = threads > 1 ? ceil_div(4 * threads, MAX(1, parts)) : 1; /* for all threads to end together */
+    job.stream = blocking->stream;
     job.of.bands = MIN(g->oh / job.rows, MAX(ceil_div(g->oh, blocking->block), enough));
     return pool_run(FN(row_tiles_task), &job, parts * job.of.bands, threads);
 }

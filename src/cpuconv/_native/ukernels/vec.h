@@ -7,8 +7,25 @@ typedef T_INT FN(mask) __attribute__((vector_size(VB)));
 #define VL ((long)(VB / sizeof(T)))
 #define LOAD(p) FN(load)(p)
 #define STORE(p, v) (*(FN(vecu) *)(p) = (v))
+/* Past the caches: results that they would lose before they are read then push out nothing else, and memory is not read to be overwritten. p: at a multiple of VB;
+   all of a line, at once. Other threads see it after a locked instruction, as each task of the pool ends with. */
+#ifdef __x86_64__
+typedef float FN(stream) __attribute__((vector_size(VB)));
+#if VB == 64
+#define STREAM(p, v) __builtin_ia32_movntps512((float *)(p), (FN(stream))(v))
+#elif VB == 32
+#define STREAM(p, v) __builtin_ia32_movntps256((float *)(p), (FN(stream))(v))
+#else
+#define STREAM(p, v) __builtin_ia32_movntps((float *)(p), (FN(stream))(v))
+#endif
+#else
+#define STREAM STORE
+#endif
 /* s - 0 is s, -0 too, which 0 + s is not */
 #define SPLAT(s) ((T)(s) - (VEC){0})
+
+/* Whether `length` elements that are written at once, at p and at any number of steps and rows from there, fill cache lines. */
+INLINE int FN(whole_lines)(const T *p, long length, long step, long row) { return ((uintptr_t)p | (uintptr_t)(length | step | row) * sizeof(T)) % LINE_BYTES == 0; }
 
 INLINE VEC FN(load)(const T *p) { return *(const FN(vecu) *)p; }
 

@@ -193,7 +193,7 @@ static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(t
     const FN(panel) p = FN(panel_at)(ocg, index);
     const long oy = b->rect.ty0 * b->rect.mh, ox = b->rect.tx0 * b->rect.mw;
     FN(ahead) out = {0};
-    if (in->quota) {
+    if (in->quota && !job->blocking->stream) {
         const FN(grid) grid = FN(grid_at)(job, b->g0);
         const T *y = (const T *)job->tensors->y + grid.y + (group * ocg + p.column) * ys->channel + oy * ys->row + ox * ys->pixel;
         out = FN(ahead_of)(y, ys, MIN(grid.oh, b->rect.ty1 * b->rect.mh) - oy, MIN(grid.ow, b->rect.tx1 * b->rect.mw) - ox, p.valid, FN(panel_products)(job, b, &p));
@@ -211,14 +211,15 @@ static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(t
             const long at = grid.y + channel * ys->channel + oy * ys->row + ox * ys->pixel;
             T *y = (T *)job->tensors->y + at;
             const T *z = residual ? residual + at : NULL;
-            FN(tile_target) t = {y, z, bias, ys->row, ys->pixel, oy, ox, grid.oh, grid.ow, lanes, job->act};
+            const int stream = job->blocking->stream && lanes == VL && FN(whole_lines)(y, VL, ys->pixel, ys->row);
+            FN(tile_target) t = {y, z, bias, ys->row, ys->pixel, oy, ox, grid.oh, grid.ow, lanes, job->act, stream};
             if (g->nhwc) {
                 job->tile->output(&order, &b->rect, m + c, &t);
                 continue;
             }
             T padded_bias[VL];
             for (long l = 0; l < VL; l++) padded_bias[l] = l < lanes ? bias[l] : 0;
-            t = (FN(tile_target)){strip, NULL, padded_bias, columns * VL, VL, oy, ox, grid.oh, grid.ow, VL, {ACT_NONE, 0, 0}};
+            t = (FN(tile_target)){strip, NULL, padded_bias, columns * VL, VL, oy, ox, grid.oh, grid.ow, VL, {ACT_NONE, 0, 0}, 0};
             job->tile->output(&order, &b->rect, m + c, &t);
             FN(pixels_to_band)(strip, VL, ys, lanes, rows, columns, z, job->act, y);
         }

@@ -174,6 +174,7 @@ typedef struct {
     const T *residual, *bias;
     long row, pixel, y0, x0, oh, ow, lanes;
     conv_activation act;
+    int stream; /* past the caches */
 } FN(tile_target);
 
 /* `count` pixels of a row of a tile, with whatever the epilogue asks for. */
@@ -182,7 +183,8 @@ static __attribute__((noinline)) void FN(finish_tile_row)(const FN(tile_target) 
         VEC r = o[j];
         if (t->residual) r += t->lanes == VL ? LOAD(t->residual + at) : FN(load_part)(t->residual + at, t->lanes);
         r = FN(activated)(t->act, r);
-        if (t->lanes == VL) STORE(t->y + at, r);
+        if (t->stream) STREAM(t->y + at, r);
+        else if (t->lanes == VL) STORE(t->y + at, r);
         else FN(store_part)(t->y + at, r, t->lanes);
     }
 }
@@ -206,7 +208,8 @@ INLINE void FN(output_tiles)(const int nh, const int nw, const int mh, const int
                 FN(output_1d)(nw, mw, order->points, e + i * nw, 1, o, 1);
                 UNROLL for (int j = 0; j < mw; j++) o[j] += start;
                 if (plain && w == mw) {
-                    UNROLL for (int j = 0; j < mw; j++) STORE(t->y + at + j * t->pixel, o[j]);
+                    if (t->stream) UNROLL for (int j = 0; j < mw; j++) STREAM(t->y + at + j * t->pixel, o[j]);
+                    else UNROLL for (int j = 0; j < mw; j++) STORE(t->y + at + j * t->pixel, o[j]);
                 } else {
                     VEC row[FN(TILE)];
                     UNROLL for (int j = 0; j < mw; j++) row[j] = o[j];
