@@ -8,7 +8,6 @@ from cpuconv.cpu import Cpu
 from cpuconv.plan import Cost, Rejection
 from cpuconv.problem import Problem
 
-CACHED = 8 << 20  # bytes of images that caches hold until the next call
 SCATTERED = 12 << 20  # bytes of planes, larger than L2 each, that take longer column by column than row by row
 
 
@@ -28,7 +27,7 @@ class Depthwise:
         return None
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        return native.Blocking(bands.rows(p, cpu), self._channels(p, cpu), far=p.n * self._traffic(p) > CACHED, stream=native.streams(p, cpu))
+        return native.Blocking(bands.rows(p, cpu), self._channels(p, cpu), far=native.far(p), stream=native.streams(p, cpu))
 
     def _traffic(self, p: Problem) -> int:
         """Bytes of an image and its result."""

@@ -17,6 +17,7 @@ from cpuconv.problem import Activation, Axis, Problem
 LINE = 64  # bytes of a cache line, nearly everywhere
 AS_IT_IS = "as it is"  # the format of a weight that needs no packing
 LONG_SUM = 128  # products, beside which the visit of a tile's outputs weighs little
+CACHED = 8 << 20  # bytes of images that caches hold until the next call
 LARGE = 32 << 20  # bytes that the allocator (glibc's) never keeps when they are freed
 
 
@@ -100,12 +101,22 @@ def shared_lines(p: Problem, cpu: Cpu) -> float:
     return p.n * p.groups * (p.ih * p.iw + p.oh * p.ow) * 14e-9 / cpu.ghz
 
 
+def _images(p: Problem) -> tuple[int, int]:
+    """Bytes of the input and of the result."""
+    return p.n * p.ic * p.ih * p.iw * p.itemsize, p.n * p.oc * p.oh * p.ow * p.itemsize
+
+
+def far(p: Problem) -> bool:
+    """Whether images are more than the caches hold until the next call."""
+    return sum(_images(p)) > CACHED
+
+
 def streams(p: Problem, cpu: Cpu) -> bool:
-    """Whether results, which the caches would lose before they are read, go past them: depthwise layers in batches then take half of the time (Zen 4).
+    """Whether results, which the caches would lose before they are read, go past them: depthwise layers in batches then take half as long (Zen 4).
 
     Those that, with the input, take less than half of L3 stay in it (past it they take up to 1.2 times as long); so do small ones of large inputs.
     """
-    x, y = (p.n * pixels * p.itemsize for pixels in (p.ic * p.ih * p.iw, p.oc * p.oh * p.ow))
+    x, y = _images(p)
     return 4 * y >= cpu.l3 and 2 * (x + y) >= cpu.l3
 
 

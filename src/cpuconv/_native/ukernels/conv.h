@@ -64,7 +64,7 @@ typedef struct {
     long kc;       /* longest piece of the summation between two visits of the output */
     int band;      /* what ends here is but a band of an image, whose results do not depend on where bands end */
     int unpacked;  /* panels of the weight are packed as their turns come (implicit GEMM of NHWC, or 1x1) */
-    int far;       /* the images are more than the caches hold (depthwise, NHWC) */
+    int far;       /* the images are more than the caches hold (NHWC) */
     int stream;    /* results go past the caches, where they fill whole lines */
     int mh, mw;    /* Winograd: output tile per axis */
     double point[3]; /* Winograd: interpolates at 0, +-point[i] and infinity */

@@ -12,7 +12,9 @@ typedef struct {
     T low, high;
     long span;                       /* elements of B, 0 if it is read in place */
     long next, next_row;             /* from B to what it is next, where that comes from beyond L2, else 0; between rows of that, 0 if it is packed */
-    long ahead, each;                /* prefetched meanwhile: from B to the first line; elements for each row, of one or two lines */
+    long a_next;                     /* from a tile's A to what is prefetched of A, which comes from beyond L2, or 0 */
+    const T *fetched;                /* prefetched meanwhile: the first line; */
+    long each;                       /* elements for each row of B, of one or two lines */
     long repeat;                     /* tiles that the micro-kernel makes, each so much further on: */
     long a_step, b_step, c_step;     /* (of z too) */
     long bias_n_step, bias_m_step;
@@ -75,11 +77,11 @@ static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][MR_MAX] = {
 #define HALF {0}
 #endif
 #if NV_MAX == 2
-#define ROWS(far) {HALF, {ROW1()}, {ROW6(far, 2)}}
+#define ROWS(far) {HALF, {ROW1(far)}, {ROW6(far, 2)}}
 #elif NV_MAX == 3
-#define ROWS(far) {HALF, {ROW1()}, {ROW6(far, 2)}, {ROW4(far, 3)}}
+#define ROWS(far) {HALF, {ROW1(far)}, {ROW6(far, 2)}, {ROW4(far, 3)}}
 #else
-#define ROWS(far) {HALF, {ROW1()}, {ROW8(far, 2)}, {ROW8(far, 3)}, {ROW6(far, 4)}}
+#define ROWS(far) {HALF, {ROW1(far)}, {ROW8(far, 2)}, {ROW8(far, 3)}, {ROW6(far, 4)}}
 #endif
     ROWS(), ROWS(far_)
 #undef ROW4
@@ -163,16 +165,20 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
    L3, and Winograd of many channels took up to 1.7 times as long. */
 INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long index, long count, long most) {
     const int rows = t->next_row > 0, lines = count >= nv && !rows ? 1 : 2, fetches = far && lines * index < nv;
+    const T *first = t->b + t->segments->b * t->ldb + t->next;
     if (fetches && rows) { /* of each row a line, and the one before it of the next row */
-        t->ahead = t->next + VL * (2 * index + 1);
+        t->fetched = first + VL * (2 * index + 1);
         t->each = t->next_row;
     } else if (fetches) {
-        t->ahead = t->next + t->span / nv * lines * index;
+        t->fetched = first + t->span / nv * lines * index;
         t->each = lines * VL;
+    } else if (t->a_next) {
+        t->fetched = t->a + t->segments->a + t->a_next;
+        t->each = height;
     }
     t->repeat = fetches ? 1 : most;
     t->bias_m_step = height;
-    FN(gemm_ukernels)[fetches][nv][height - 1](t);
+    FN(gemm_ukernels)[fetches || t->a_next][nv][height - 1](t);
     return t->repeat;
 }
 

@@ -1,11 +1,12 @@
 /* The micro-kernels C[mr][nv vectors] = A B + bias + z, one function for each mr up to MR(nv). Included once per vector
    width: full vectors, and half ones for narrow tails. Rows of A and C are addressed by offsets, so that A is read in
-   place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments. `far`: what B is next is prefetched.
+   place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments. `far`: what B or A is next is prefetched.
    Tiles that lie as far from each other are done in one call: what starts a tile then overlaps with the end of the one before.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
 INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *t) {
     const T *first = t->a + t->aoff[0], *panel = t->b, *z = t->z, *bias_n = t->bias_n, *bias_m = t->bias_m;
     T *c = t->c;
+    const T *ahead = t->fetched;
     long next[MR_MAX]; /* from the first row to each */
     UNROLL for (int i = 1; i < mr; i++) next[i] = t->aoff[i] - t->aoff[0];
     for (long tiles = t->repeat; tiles > 0; tiles--) {
@@ -16,7 +17,7 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
         }
         if (bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += bias_m[i];
         const segment *run = t->segments;
-        const T *fetched = far ? panel + run->b * t->ldb + t->ahead : NULL;
+        const T *fetched = ahead;
         const long each = far ? t->each : 0, more = each - VL;
         for (long left = t->count; left > 0; left--, run++) {
             const long step = t->step, ldb = t->ldb;
@@ -53,6 +54,7 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
 #endif
         const long *const coff = t->coff; /* read with each row's stores: ahead of them, gcc parks those of 5 to 12 in mask registers, and a store costs a Zen 4 three cycles */
         first += t->a_step;
+        ahead += t->a_step;
         panel += t->b_step;
         c += t->c_step;
         if (bias_n) bias_n += t->bias_n_step;
@@ -78,16 +80,13 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
         }
     }
 }
-#define UKERNEL(mr, nv) \
-    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); }
+#define UKERNEL(mr, nv)                                                               \
+    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); } \
+    IN_MEMORY static void UK(far_##mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 1, t); }
 UKERNEL(1, 1) UKERNEL(2, 1) UKERNEL(3, 1) UKERNEL(4, 1) UKERNEL(5, 1) UKERNEL(6, 1) UKERNEL(7, 1) UKERNEL(8, 1)
 #if VB == 64 && UNV >= 4
 UKERNEL(9, 1) UKERNEL(10, 1) UKERNEL(11, 1) UKERNEL(12, 1)
 #endif
-#undef UKERNEL
-#define UKERNEL(mr, nv)                                                               \
-    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); } \
-    IN_MEMORY static void UK(far_##mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 1, t); }
 #if UNV >= 2
 UKERNEL(1, 2) UKERNEL(2, 2) UKERNEL(3, 2) UKERNEL(4, 2) UKERNEL(5, 2) UKERNEL(6, 2)
 #endif

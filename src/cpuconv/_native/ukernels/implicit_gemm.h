@@ -142,6 +142,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows far apart in an unpacked one the CPU fetches too late */
     const int by_rows = !even && total <= SHORT_SUM && width >= 2 * MR_MAX; /* of one vector: 1.05 times as fast; of wider panels, calls hide behind tiles */
+    const int ahead = job->blocking->far && even && count == 1 && passes == 1 && x_pixel == total; /* pixels that are read side by side, once */
     const int streams = job->blocking->stream && g->nhwc && passes == 1 && act.kind <= ACT_CLIP;
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
@@ -178,6 +179,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
                 t.next_row = g->oc;
             }
             if (pass == passes - 1) FN(set_clip)(&t, act);
+            t.a_next = ahead && i == first ? PIXELS_AHEAD / (long)sizeof(T) / x_pixel * x_pixel : 0;
             if (across) {
                 t.b_step = taps * icg * p.nr;
                 FN(add_panel)(&t, &p, tiles, each, &kinds);
