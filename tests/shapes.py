@@ -195,6 +195,19 @@ n1_ic32_ih9_iw11_oc32_kh3_kw3_s1_p1_d1_g8
 """)
 """One of each kind, for tests that vary something else."""
 LAYER_PROBLEMS = _problems(LAYERS)
+WHOLE_LINES = _problems("""
+n2_ic16_ih7_iw9_oc32_kh1_kw1_s1_p0_d1_g1
+n2_ic24_ih8_iw18_oc112_kh1_kw1_s1_p0_d1_g1
+n1_ic20_ih6_iw32_oc40_kh1_kw1_s1_p0_d1_g1
+n1_ic3_ih12_iw64_oc64_kh3_kw3_s2_p1_d1_g1
+n1_ic16_ih13_iw16_oc80_kh3_kw3_s1_p1_d1_g1
+n2_ic32_ih9_iw32_oc32_kh3_kw3_s1_p1_d1_g32
+n2_ic48_ih15_iw96_oc48_kh3_kw3_s2_p1_d1_g48
+n1_ic64_ih9_iw10_oc64_kh5_kw5_s1_p2_d1_g64
+n2_ic1_ih20_iw64_oc1_kh3_kw3_s1_p1_d1_g1
+n1_ic3_ih15_iw112_oc3_kh5_kw5_s1_p2_d1_g3
+""")
+"""Results of which pixels, rows or planes fill whole cache lines."""
 
 THREE_D = """
 n1_ic3_id4_ih5_iw6_oc4_kd3_kh3_kw3_s1_p1_d1_g1

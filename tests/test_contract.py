@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cpuconv import reference
-from cpuconv.plan import NUMPY_DTYPES
+from cpuconv.plan import NUMPY_DTYPES, aligned_empty
 from cpuconv.problem import Activation, Problem
 from oracle import (
     CPUS,
@@ -26,7 +26,7 @@ from oracle import (
     view,
     with_epilogue,
 )
-from shapes import FEW, FORMS, PROBLEMS, both_layouts, other_images, with_dtype
+from shapes import FEW, FORMS, PROBLEMS, WHOLE_LINES, both_layouts, other_images, with_dtype
 
 ALL = both_layouts(PROBLEMS)
 HERE = CPUS[-1:]
@@ -124,12 +124,13 @@ def beyond_caches(p: Problem) -> Problem:
 def large_batches() -> list[Problem]:
     wide = Problem(n=1, ic=70, ih=33, iw=36, oc=70, kh=3, kw=3, padding=(1, 1, 1, 1), groups=70, layout="nhwc")
     kernels = [replace(wide, kh=k, kw=k, stride=(s, s), padding=(k // 2,) * 4) for k, s in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))]
-    return [beyond_caches(p) for p in with_dtype([*kernels, replace(wide, groups=1, oc=35)], "f32", "f64")]
+    products = [replace(wide, groups=1, oc=35), *(replace(wide, groups=1, oc=oc, kh=1, kw=1, padding=(0,) * 4) for oc in (9, 40))]
+    return [beyond_caches(p) for p in with_dtype([*kernels, *products], "f32", "f64")]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    ("algorithm", "problem", "cpu"), [c for c in cases(large_batches()) if c[0].name in ("depthwise", "winograd_f4x3")], ids=case_id
+    ("algorithm", "problem", "cpu"), [c for c in cases(large_batches()) if c[0].name in ("depthwise", "winograd_f4x3", "implicit_gemm")], ids=case_id
 )
 def test_a_batch_beyond_the_caches_has_the_bits_of_its_images(algorithm, problem, cpu, threads):
     """Such batches have kernels of their own, which prefetch."""
@@ -140,6 +141,27 @@ def test_a_batch_beyond_the_caches_has_the_bits_of_its_images(algorithm, problem
         np.testing.assert_array_equal(run(one, arrays._replace(x=arrays.x[i : i + 1])), together[i : i + 1])
     conv = reference.compute(problem.per_image, arrays.x[-1:], arrays.weight)
     assert np.abs(together[-1:] - conv).max() <= tolerance(problem.per_image, one.cost.error, conv)
+
+
+PAST = [(None, True, False), (Activation("clip", (-0.5, 0.5)), True, False), (Activation("gelu"), True, False), (None, True, True)]
+STREAMING = ("implicit_gemm", "depthwise", "few_channels", "winograd_f4x3")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "problem", "cpu"),
+    [c for c in cases(with_dtype([with_epilogue(p, *e) for p in both_layouts(WHOLE_LINES) for e in PAST], "f32", "f64")) if c[0].name in STREAMING],
+    ids=case_id,
+)
+def test_results_that_go_past_the_caches_have_the_same_bits(algorithm, problem, cpu):
+    plan, past = (algorithm.build(problem, replace(cpu, l3=size)) for size in (1 << 40, 1))
+    arrays = normal(problem)
+    expected, packed = run(plan, arrays), past.pack(arrays.weight, arrays.bias)
+    for start, threads in (0, 1), (0, 2), (4, 1):  # lines begin elsewhere there
+        out = aligned_empty(expected.size + start, expected.dtype)
+        out.fill(np.nan)
+        past.run(arrays.x, packed, arrays.residual, out[start:].reshape(expected.shape), threads)
+        np.testing.assert_array_equal(out[start:], expected.ravel())
+        assert np.isnan(out).sum() == start
 
 
 @each(with_dtype(both_layouts(FEW), "f32", "f64"))
