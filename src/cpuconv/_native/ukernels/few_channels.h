@@ -1,6 +1,4 @@
-/* Few input channels in a convolution or each of its groups: grouped lanes where NHWC has vectors of channels, else shifted rows, or tiles of rows. */
-INLINE int FN(in_lanes)(const conv_geometry *g) { return g->nhwc && MIN(g->ic, g->oc) >= VL; }
-
+/* Few input channels in a convolution or each of its groups: grouped lanes where vectors hold whole groups, else shifted rows, or tiles of rows. */
 static long FN(few_channels_packed_size)(const conv_geometry *g) {
     return (FN(in_lanes)(g) ? ceil_div(g->oc, VL) * VL : g->oc) * (g->ic / g->groups) * g->kh * g->kw;
 }

@@ -1,4 +1,4 @@
-/* Few channels a group, NHWC: whole groups of output channels fill a vector. For each j, the lanes of a pixel's input channels are put in place
+/* Few channels a group: whole groups of output channels fill a vector. NHWC is read in place, NCHW passes through strips of VL channels. For each j, the lanes of a pixel's input channels are put in place
    so that every output channel meets input channel j of its group; then it is a depthwise convolution, and the groups' convolution is the sum of these. A block of
    one or two rows of LANE_PIXELS output pixels stays in registers meanwhile; it finds its input pixels through a table of pointers, those of
    padding at zeros. */
@@ -115,65 +115,124 @@ INLINE FN(lanes_kernel) FN(lanes_kernel_of)(const conv_geometry *g) {
 /* First output channel of vector `index`: the last one begins early enough to be whole. */
 INLINE long FN(lanes_start)(const conv_geometry *g, long index) { return MIN(index * VL, g->oc - VL); }
 
-/* A band of output rows, some vectors of output channels. */
-static int FN(lanes_task)(void *context, long index) {
-    const FN(lanes_job) *job = context;
+/* Channel-last pixels that a task reads, from row 0 of the image and channel c0 on, and writes, from output row oy0 and channel o0 on; residual, or NULL, lies like y. */
+typedef struct {
+    const T *x, *residual;
+    T *y;
+    long x_row, x_pixel, y_row, y_pixel, c0, o0, channels; /* channels: read */
+    conv_activation act;
+} FN(lanes_view);
+
+INLINE long FN(lanes_columns)(const conv_geometry *g) { return (LANE_PIXELS - 1) * g->sw + (g->kw - 1) * g->dw + 1; }
+
+/* Bytes of scratch that lanes_rows_of takes. */
+INLINE size_t FN(lanes_scratch)(const conv_geometry *g, long channels) {
+    return aligned_size((size_t)channels * sizeof(T)) + (size_t)((g->kh + g->sh) * FN(lanes_columns)(g)) * sizeof(T *);
+}
+
+/* Output rows [oy0, oy0 + count), vectors [v0, v1) of output channels. */
+static void FN(lanes_band)(const FN(lanes_job) *job, const FN(lanes_view) *view, long oy0, long count, long v0, long v1, scratch s) {
     const conv_geometry *g = job->g;
-    const conv_tensors *t = job->tensors;
     const FN(lanes_kernel) kernel = FN(lanes_kernel_of)(g);
-    const long which = index % job->parts, band = index / job->parts % job->bands, image = index / (job->parts * job->bands);
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, vectors = ceil_div(g->oc, VL), v0 = part(vectors, job->parts, which), v1 = part(vectors, job->parts, which + 1);
-    const long oy0 = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy0, height = kernel ? MIN(2, count) : 1;
-    const long rows = g->kh + (kernel ? (height - 1) * g->sh : 0), step = kernel ? 1 : g->dh, columns = (LANE_PIXELS - 1) * g->sw + (g->kw - 1) * g->dw + 1;
-    const size_t zero_bytes = (size_t)g->ic * sizeof(T), table_bytes = (size_t)(rows * columns) * sizeof(T *);
-    scratch s = {pool_arena(TASK_ARENA, aligned_size(zero_bytes) + table_bytes)};
-    if (!s.next) return OUT_OF_MEMORY;
-    T *zeros = take(&s, zero_bytes);
-    const T **table = take(&s, table_bytes), *x = (const T *)t->x + image * t->xs.image, *residual = t->residual;
-    FN(zero)(zeros, g->ic);
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, height = kernel ? MIN(2, count) : 1;
+    const long rows = g->kh + (kernel ? (height - 1) * g->sh : 0), step = kernel ? 1 : g->dh, columns = FN(lanes_columns)(g), x_pixel = view->x_pixel;
+    T *zeros = take(&s, (size_t)view->channels * sizeof(T));
+    const T **table = take(&s, (size_t)(rows * columns) * sizeof(T *));
+    FN(zero)(zeros, view->channels);
     FN(mask) lanes;
     for (long l = 0; l < VL; l++) lanes[l] = (T_INT)(l / ocg * icg);
 
-    FN(lanes_block) b = {.g = g, .table = table, .columns = columns, .icg = icg, .rows = height, .n = MIN(LANE_PIXELS, g->ow), .y_row = t->ys.row, .y_pixel = t->ys.pixel, .act = job->act};
+    FN(lanes_block) b = {.g = g, .table = table, .columns = columns, .icg = icg, .rows = height, .n = MIN(LANE_PIXELS, g->ow), .y_row = view->y_row, .y_pixel = view->y_pixel, .act = view->act};
     for (long oy = oy0; oy < oy0 + count; oy += height) {
         oy = MIN(oy, oy0 + count - height); /* an odd last pair overlaps the one before, as does a narrow last block */
         for (long left = 0; left < g->ow; left += LANE_PIXELS) {
             const long ox = MAX(0, MIN(left, g->ow - LANE_PIXELS)), ix = ox * g->sw - g->pl;
             for (long r = 0; r < rows; r++) {
                 const long iy = oy * g->sh - g->pt + r * step;
-                const T **to = table + r * columns, *from = x + iy * t->xs.row + ix * t->xs.pixel;
+                const T **to = table + r * columns, *from = view->x + iy * view->x_row + ix * x_pixel;
                 if (iy < 0 || iy >= g->ih) for (long i = 0; i < columns; i++) to[i] = zeros;
-                else if (ix >= 0 && ix + columns <= g->iw) for (long i = 0; i < columns; i++) to[i] = from + i * t->xs.pixel;
-                else for (long i = 0; i < columns; i++) to[i] = ix + i >= 0 && ix + i < g->iw ? from + i * t->xs.pixel : zeros;
+                else if (ix >= 0 && ix + columns <= g->iw) for (long i = 0; i < columns; i++) to[i] = from + i * x_pixel;
+                else for (long i = 0; i < columns; i++) to[i] = ix + i >= 0 && ix + i < g->iw ? from + i * x_pixel : zeros;
             }
             for (long v = v0; v < v1; v++) {
-                const long c = FN(lanes_start)(g, v), first = c / ocg * icg, at = image * t->ys.image + oy * t->ys.row + ox * t->ys.pixel + c;
-                b.channel = MIN(first, g->ic - VL);
-                b.lanes = lanes + (T_INT)(first - b.channel);
-                b.w = (const T *)t->weight + v * icg * g->kh * g->kw * VL;
-                b.bias = LOAD((const T *)t->bias + c);
-                b.y = (T *)t->y + at;
-                b.residual = residual ? residual + at : NULL;
+                const long o = FN(lanes_start)(g, v), c = o / ocg * icg, at = (oy - oy0) * view->y_row + ox * view->y_pixel + o - view->o0;
+                const long first = MIN(c, g->ic - VL); /* that is loaded */
+                b.channel = first - view->c0;
+                b.lanes = lanes + (T_INT)(c - first);
+                b.w = (const T *)job->tensors->weight + v * icg * g->kh * g->kw * VL;
+                b.bias = LOAD((const T *)job->tensors->bias + o);
+                b.y = view->y + at;
+                b.residual = view->residual ? view->residual + at : NULL;
                 if (kernel) kernel(&b);
                 else FN(lanes_any)(&b);
             }
         }
     }
+}
+
+/* NHWC: a band of output rows, some vectors of output channels. */
+static int FN(lanes_task)(void *context, long index) {
+    const FN(lanes_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *t = job->tensors;
+    const long which = index % job->parts, band = index / job->parts % job->bands, image = index / (job->parts * job->bands), vectors = ceil_div(g->oc, VL);
+    const long oy0 = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy0, at = image * t->ys.image + oy0 * t->ys.row;
+    scratch s = {pool_arena(TASK_ARENA, FN(lanes_scratch)(g, g->ic))};
+    if (!s.next) return OUT_OF_MEMORY;
+    const FN(lanes_view) view = {(const T *)t->x + image * t->xs.image, t->residual ? (const T *)t->residual + at : NULL, (T *)t->y + at,
+                                 t->xs.row, t->xs.pixel, t->ys.row, t->ys.pixel, 0, 0, g->ic, job->act};
+    FN(lanes_band)(job, &view, oy0, count, part(vectors, job->parts, which), part(vectors, job->parts, which + 1), s);
     return 0;
 }
 
-/* Weight HWIO to [vector][kh][icg][kw][VL]. */
+/* NCHW: a band of output rows, one vector of output channels. */
+static int FN(lanes_strip_task)(void *context, long index) {
+    const FN(lanes_job) *job = context;
+    const conv_geometry *g = job->g;
+    const conv_tensors *t = job->tensors;
+    const long v = index % job->parts, band = index / job->parts % job->bands, image = index / (job->parts * job->bands);
+    const long oy0 = part(g->oh, job->bands, band), count = part(g->oh, job->bands, band + 1) - oy0, o = FN(lanes_start)(g, v);
+    const long c = MIN(o / (g->oc / g->groups) * (g->ic / g->groups), g->ic - VL);
+    const long top = MIN(g->ih, MAX(0, oy0 * g->sh - g->pt)), rows = MAX(0, MIN(g->ih, (oy0 + count - 1) * g->sh - g->pt + (g->kh - 1) * g->dh + 1) - top);
+    const size_t in_bytes = (size_t)(rows * g->iw * VL) * sizeof(T), out_bytes = (size_t)(count * g->ow * VL) * sizeof(T);
+    scratch s = {pool_arena(TASK_ARENA, aligned_size(in_bytes) + aligned_size(out_bytes) + FN(lanes_scratch)(g, VL))};
+    if (!s.next) return OUT_OF_MEMORY;
+    T *in = take(&s, in_bytes), *out = take(&s, out_bytes);
+    const long at = image * t->ys.image + o * t->ys.channel + oy0 * t->ys.row;
+    const T *residual = t->residual ? (const T *)t->residual + at : NULL;
+    const conv_activation none = {ACT_NONE, 0, 0};
+    FN(band_to_pixels)((const T *)t->x + image * t->xs.image + c * t->xs.channel + top * t->xs.row, &t->xs, VL, rows, g->iw, t->x_end, in, VL);
+    const FN(lanes_view) view = {in - top * g->iw * VL, NULL, out, g->iw * VL, VL, g->ow * VL, VL, c, o, VL, residual ? none : job->act};
+    FN(lanes_band)(job, &view, oy0, count, v, v + 1, s);
+    FN(pixels_to_band)(out, VL, &t->ys, VL, count, g->ow, residual, residual ? job->act : none, (T *)t->y + at);
+    return 0;
+}
+
+/* Whether it is for a convolution: vectors are to hold whole groups, and those of NCHW more than one tap, else planes are rather read in place. */
+INLINE int FN(in_lanes)(const conv_geometry *g) {
+    const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
+    const int whole = MIN(g->ic, g->oc) >= VL && VL % ocg == 0 && VL / ocg * icg <= VL;
+    return whole && g->groups > 1 && (g->nhwc || (g->kh * g->kw > 1 && g->oc > g->groups));
+}
+
+/* Weight HWIO or OIHW to [vector][kh][icg][kw][VL]. */
 static void FN(lanes_pack)(const conv_geometry *g, const T *w, T *to) {
-    const long icg = g->ic / g->groups;
+    const long icg = g->ic / g->groups, taps = g->kh * g->kw;
     for (long v = 0; v < ceil_div(g->oc, VL); v++)
         for (long ky = 0; ky < g->kh; ky++)
             for (long j = 0; j < icg; j++)
-                for (long kx = 0; kx < g->kw; kx++, to += VL) STORE(to, LOAD(w + ((ky * g->kw + kx) * icg + j) * g->oc + FN(lanes_start)(g, v)));
+                for (long kx = 0; kx < g->kw; kx++, to += VL) {
+                    const long o = FN(lanes_start)(g, v), tap = ky * g->kw + kx;
+                    if (g->nhwc) STORE(to, LOAD(w + (tap * icg + j) * g->oc + o));
+                    else for (long l = 0; l < VL; l++) to[l] = w[((o + l) * icg + j) * taps + tap];
+                }
 }
 
 static int FN(grouped_lanes)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
     FN(lanes_job) job = {g, tensors, act, ceil_div(g->oh, blocking->block), 1};
-    if (threads > 1) job.parts = MIN(ceil_div(g->oc, VL), ceil_div(4 * threads, MAX(1, g->n * job.bands)));
-    return pool_run(FN(lanes_task), &job, g->n * job.bands * job.parts, threads);
+    const long vectors = ceil_div(g->oc, VL);
+    if (!g->nhwc) job.parts = vectors;
+    else if (threads > 1) job.parts = MIN(vectors, ceil_div(4 * threads, MAX(1, g->n * job.bands)));
+    return pool_run(g->nhwc ? FN(lanes_task) : FN(lanes_strip_task), &job, g->n * job.bands * job.parts, threads);
 }
 #undef LANE_PIXELS
