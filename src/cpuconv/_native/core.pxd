@@ -61,6 +61,9 @@ cdef extern from "ukernels/conv.h" nogil:
         long (*few_channels_packed_size)(const conv_geometry *) noexcept nogil
         void (*few_channels_pack)(const conv_geometry *, const void *, void *) noexcept nogil
         int (*few_channels)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
+        long (*grouped_lanes_packed_size)(const conv_geometry *) noexcept nogil
+        void (*grouped_lanes_pack)(const conv_geometry *, const void *, void *) noexcept nogil
+        int (*grouped_lanes)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int) noexcept nogil
     ctypedef struct ukernels:
         conv_family f32, f64
     ctypedef struct int8_geometry:

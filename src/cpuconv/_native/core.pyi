@@ -8,6 +8,7 @@ DEPTHWISE: int
 IM2COL: int
 INVOLUTION: int
 FEW_CHANNELS: int
+GROUPED_LANES: int
 
 def cpu_features() -> frozenset[str]: ...
 def int8_dot(isa: str) -> tuple[int, bool]: ...

@@ -120,6 +120,7 @@ cpdef enum:
     IM2COL
     INVOLUTION
     FEW_CHANNELS
+    GROUPED_LANES
 
 
 cdef class Convolution:
@@ -157,6 +158,8 @@ cdef class Convolution:
             return self.family.depthwise_packed_size(&self.g)
         if self.kind == FEW_CHANNELS:
             return self.family.few_channels_packed_size(&self.g)
+        if self.kind == GROUPED_LANES:
+            return self.family.grouped_lanes_packed_size(&self.g)
         return self.family.gemm_weight_size(&self.g)
 
     def bias_columns(self):
@@ -184,6 +187,8 @@ cdef class Convolution:
                 self.family.depthwise_pack(&self.g, w.view.buf, b.view.buf, p.view.buf)
             elif self.kind == FEW_CHANNELS:
                 self.family.few_channels_pack(&self.g, w.view.buf, p.view.buf)
+            elif self.kind == GROUPED_LANES:
+                self.family.grouped_lanes_pack(&self.g, w.view.buf, p.view.buf)
             else:
                 self.family.gemm_pack(&self.g, &view, p.view.buf)
 
@@ -212,6 +217,8 @@ cdef class Convolution:
             return self.family.involution(&self.g, &self.blocking, t, self.act, threads)
         if self.kind == FEW_CHANNELS:
             return self.family.few_channels(&self.g, &self.blocking, t, self.act, threads)
+        if self.kind == GROUPED_LANES:
+            return self.family.grouped_lanes(&self.g, &self.blocking, t, self.act, threads)
         return self.family.im2col(&self.g, &self.blocking, t, self.act, &self.blas, threads)
 
 

@@ -3,6 +3,7 @@
 from cpuconv.algorithms.depthwise import Depthwise
 from cpuconv.algorithms.direct import Direct
 from cpuconv.algorithms.few_channels import FewChannels
+from cpuconv.algorithms.grouped_lanes import GroupedLanes
 from cpuconv.algorithms.im2col import Im2col
 from cpuconv.algorithms.implicit_gemm import ImplicitGemm, UnpackedGemm
 from cpuconv.algorithms.int8_depthwise import Int8Depthwise
@@ -14,6 +15,6 @@ from cpuconv.algorithms.winograd import WINOGRADS
 from cpuconv.plan import Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
-    ImplicitGemm(), UnpackedGemm(), *WINOGRADS, Depthwise(), FewChannels(), Im2col(), Direct(), Int8Gemm(), Int8Depthwise(),
-    WeightGemm(), WeightDepthwise(), Reference(),
+    ImplicitGemm(), UnpackedGemm(), *WINOGRADS, Depthwise(), FewChannels(), GroupedLanes(), Im2col(), Direct(),
+    Int8Gemm(), Int8Depthwise(), WeightGemm(), WeightDepthwise(), Reference(),
 )  # fmt: skip

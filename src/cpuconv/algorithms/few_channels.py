@@ -1,8 +1,7 @@
 """`few_channels`: few input channels in all or in each group, where a product over channels has little to sum and much to copy.
 
 NCHW, and NHWC of a few channels, such as pictures: pixels in vectors; taps are shifts of rows that are copied once, each channel apart, or
-lie so in the image (`shifted_rows.h`); one output channel (of a group) takes tiles of several rows (`row_tiles.h`). Groups of which vectors hold
-whole ones: output channels in vectors, lanes of input channels permuted to meet them (`grouped_lanes.h`).
+lie so in the image (`shifted_rows.h`); one output channel (of a group) takes tiles of several rows (`row_tiles.h`).
 """
 
 from __future__ import annotations
@@ -36,22 +35,13 @@ class FewChannels:
             return Rejection("depthwise convolutions have kernels of their own")
         if p.icg > CHANNELS and not tiles:
             return Rejection(f"{p.icg} input channels a group are more than {CHANNELS}")
-        if p.layout == "nchw" or self._in_lanes(p, cpu):
-            return None
-        if min(p.ic, p.oc) < vl:
-            return Rejection(f"{p.ic} input and {p.oc} output channels are not all at most {PICTURE}") if max(p.ic, p.oc) > PICTURE else None
-        return Rejection(f"vectors of {vl} channels do not hold whole groups of {p.icg} input and {p.ocg} output channels")
-
-    def _in_lanes(self, p: Problem, cpu: Cpu) -> bool:
-        """Whether the kernels of grouped_lanes.h do it: in_lanes of that file."""
-        vl = cpu.vector_length(p.dtype)
-        whole = p.groups > 1 and min(p.ic, p.oc) >= vl and vl % p.ocg == 0 and vl // p.ocg * p.icg <= vl
-        return whole and (p.layout == "nhwc" or (p.kh * p.kw > 1 and p.oc > p.groups))
+        if p.layout == "nhwc" and max(p.ic, p.oc) > PICTURE:
+            return Rejection(f"{p.ic} input and {p.oc} output channels are not all at most {PICTURE}")
+        return None
 
     def _in_row_tiles(self, p: Problem, cpu: Cpu) -> bool:
         """Whether the kernels of row_tiles.h do it: tiles of some rows of one output channel."""
-        planes = p.layout == "nchw" or min(p.ic, p.oc) < cpu.vector_length(p.dtype)
-        return planes and (self._mixed(p, cpu) is not None or self._tall(p, TILE_VECTORS, cpu))
+        return self._mixed(p, cpu) is not None or self._tall(p, TILE_VECTORS, cpu)
 
     def _tall(self, p: Problem, vectors: int, cpu: Cpu) -> bool:
         tall = p.kh in (3, 5) or p.kh >= TILE_ROWS
@@ -92,10 +82,7 @@ class FewChannels:
         return down, across
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        """Output rows of a band. In rows, their input takes about a quarter of L2, and is mostly not shared with other bands."""
-        if self._in_lanes(p, cpu):
-            strip = (p.iw * p.stride[0] + p.ow) * cpu.vector_length(p.dtype) * p.itemsize  # of an output row
-            return native.Blocking(2 if p.layout == "nhwc" else min(p.oh, max(2, cpu.l2 // 4 // strip)))
+        """Output rows of a band. Their input takes about a quarter of L2, and is mostly not shared with other bands."""
         down, across = self._phases(p)
         halo = (p.kh - 1) * p.dilation[0] // p.stride[0]
         rows = cpu.l2 // 4 // (self._together(p) * down * across * self._pitch(p) * p.itemsize)
@@ -167,29 +154,10 @@ class FewChannels:
             cycles += self._finishing(p, cpu)
         return p.n * cycles, workspace * p.itemsize
 
-    def _grouped_lanes(self, p: Problem, cpu: Cpu) -> tuple[float, int]:
-        vl, fma = cpu.vector_length(p.dtype), cpu.fma_per_cycle
-        pixels = 8 if cpu.isa_row.vector_bytes == 64 else 4
-        columns = (pixels - 1) * p.stride[1] + (p.kw - 1) * p.dilation[1] + 1
-        rows = p.kh + p.stride[0]
-        taps = p.kh * p.kw
-        common = p.dilation == (1, 1) and (p.kw, p.stride) in ((1, (1, 1)), (3, (1, 1)), (3, (2, 2))) and p.kh >= p.stride[0]
-        permutes = rows * columns / (2 * pixels) if common else taps  # for each output vector and input channel
-        outputs = p.oh * -(-p.ow // pixels) * pixels * -(-p.oc // vl)
-        cycles = outputs * (p.icg * (taps + 0.4 * permutes) + 5) / fma
-        workspace = p.ic * p.itemsize + rows * p.dilation[0] * columns * 8
-        if p.layout == "nchw":
-            cycles += 5 / vl * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)  # the transposes
-            band = self.blocking(p, cpu).block
-            below = min(p.ih, (band - 1) * p.stride[0] + (p.kh - 1) * p.dilation[0] + 1)
-            workspace += (below * p.iw + band * p.ow) * vl * p.itemsize
-        return p.n * cycles, workspace
-
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem
         tiles = self._in_row_tiles(p, cpu)
-        form = self._grouped_lanes if self._in_lanes(p, cpu) else self._row_tiles if tiles else self._shifted_rows
-        cycles, workspace = form(p, cpu)
+        cycles, workspace = self._row_tiles(p, cpu) if tiles else self._shifted_rows(p, cpu)
         weight = p.oc * p.k * p.itemsize
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize + weight
         seconds = 1e-6 + cycles * 1e-9 / cpu.ghz + traffic / cpu.bandwidth(traffic) / (8 if tiles else 3)  # what part of the traffic is not hidden

@@ -90,6 +90,9 @@ typedef struct {
     long (*few_channels_packed_size)(const conv_geometry *);                     /* elements */
     void (*few_channels_pack)(const conv_geometry *, const void *weight, void *packed);
     int (*few_channels)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
+    long (*grouped_lanes_packed_size)(const conv_geometry *);                    /* elements */
+    void (*grouped_lanes_pack)(const conv_geometry *, const void *weight, void *packed);
+    int (*grouped_lanes)(const conv_geometry *, const conv_blocking *, const conv_tensors *, conv_activation, int threads);
 } conv_family;
 
 typedef struct {

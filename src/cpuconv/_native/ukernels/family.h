@@ -48,6 +48,9 @@ static const conv_family FN(FAMILY) = {
     .few_channels_packed_size = FN(few_channels_packed_size),
     .few_channels_pack = FN(few_channels_pack),
     .few_channels = FN(few_channels),
+    .grouped_lanes_packed_size = FN(grouped_lanes_packed_size),
+    .grouped_lanes_pack = FN(grouped_lanes_pack),
+    .grouped_lanes = FN(grouped_lanes),
 };
 #undef NV_MAX
 #undef VEC

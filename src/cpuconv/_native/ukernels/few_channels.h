@@ -1,14 +1,7 @@
-/* Few input channels in a convolution or each of its groups: grouped lanes where vectors hold whole groups, else shifted rows, or tiles of rows. */
-static long FN(few_channels_packed_size)(const conv_geometry *g) {
-    return (FN(in_lanes)(g) ? ceil_div(g->oc, VL) * VL : g->oc) * (g->ic / g->groups) * g->kh * g->kw;
-}
-
-static void FN(few_channels_pack)(const conv_geometry *g, const void *weight, void *packed) {
-    (FN(in_lanes)(g) ? FN(lanes_pack) : FN(shifted_pack))(g, weight, packed);
-}
+/* Few input channels in a convolution or each of its groups: shifted rows, or tiles of rows. */
+static long FN(few_channels_packed_size)(const conv_geometry *g) { return g->oc * (g->ic / g->groups) * g->kh * g->kw; }
 
 static int FN(few_channels)(const conv_geometry *g, const conv_blocking *blocking, const conv_tensors *tensors, conv_activation act, int threads) {
-    if (FN(in_lanes)(g)) return FN(grouped_lanes)(g, blocking, tensors, act, threads);
     conv_geometry plane = *g;
     conv_tensors of_plane = *tensors;
     if (FN(mix_channels)(&plane, &of_plane)) return FN(row_tiles)(&plane, blocking, &of_plane, act, g->ic, threads);

@@ -208,15 +208,12 @@ static int FN(lanes_strip_task)(void *context, long index) {
     return 0;
 }
 
-/* Whether it is for a convolution: vectors are to hold whole groups, and those of NCHW more than one tap, else planes are rather read in place. */
-INLINE int FN(in_lanes)(const conv_geometry *g) {
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
-    const int whole = MIN(g->ic, g->oc) >= VL && VL % ocg == 0 && VL / ocg * icg <= VL;
-    return whole && g->groups > 1 && (g->nhwc || (g->kh * g->kw > 1 && g->oc > g->groups));
-}
+static long FN(grouped_lanes_packed_size)(const conv_geometry *g) { return ceil_div(g->oc, VL) * VL * (g->ic / g->groups) * g->kh * g->kw; }
 
 /* Weight HWIO or OIHW to [vector][kh][icg][kw][VL]. */
-static void FN(lanes_pack)(const conv_geometry *g, const T *w, T *to) {
+static void FN(grouped_lanes_pack)(const conv_geometry *g, const void *weight, void *packed) {
+    const T *w = weight;
+    T *to = packed;
     const long icg = g->ic / g->groups, taps = g->kh * g->kw;
     for (long v = 0; v < ceil_div(g->oc, VL); v++)
         for (long ky = 0; ky < g->kh; ky++)

@@ -247,7 +247,9 @@ static int FN(shifted_task)(void *context, long index) {
 }
 
 /* Weight OIHW or HWIO to [group][tile of output channels][icg kh kw][channels of the tile]. */
-static void FN(shifted_pack)(const conv_geometry *g, const T *w, T *to) {
+static void FN(few_channels_pack)(const conv_geometry *g, const void *weight, void *packed) {
+    const T *w = weight;
+    T *to = packed;
     const long ocg = g->oc / g->groups, icg = g->ic / g->groups, taps = g->kh * g->kw, tiles = ceil_div(ocg, FN(SHIFTED_HEIGHT));
     const long output = g->nhwc ? 1 : icg * taps, channel = g->nhwc ? g->oc : taps, tap = g->nhwc ? icg * g->oc : 1;
     for (long group = 0; group < g->groups; group++)
