@@ -32,11 +32,11 @@ class Arrays(NamedTuple):
 
 
 def suited(algorithm: str, problem: Problem) -> Problem:
-    """The problem, or one near it that the algorithm does: of another kernel size or stride, or depthwise."""
+    """The problem, or one near it that the algorithm does: of another kernel size or stride, depthwise, or in groups of 4 channels."""
     (named,) = (a for a in ALGORITHMS if a.name == algorithm)
     kernels = [replace(problem, kh=k, kw=k, stride=(s, s)) for s in (1, 2) for k in (3, 2, 4, 5, 7, 1)]
-    depthwise = replace(problem, oc=problem.ic, groups=problem.ic)
-    return next(p for p in (problem, *kernels, depthwise) if not named.supports(p, CPUS[-1]))
+    groups = [replace(problem, oc=problem.ic, groups=problem.ic), replace(problem, ic=32, oc=32, groups=8)]
+    return next(p for p in (problem, *kernels, *groups) if not named.supports(p, CPUS[-1]))
 
 
 def make(problem: Problem, draw) -> Arrays:
