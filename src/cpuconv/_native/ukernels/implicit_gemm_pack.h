@@ -7,17 +7,30 @@ INLINE const T *FN(tap_of)(const conv_geometry *g, const conv_weight *w, long ta
 static void FN(pack_run)(const T *from, long output, long channels, long length, const T *end, long inner, long step, T *to, long nr) {
     const long width = MIN(VL, nr);
     T block[VL * VL] __attribute__((aligned(64)));
+#define NEXT_ROW                           \
+    if (done++ == inner) {                 \
+        done = 1;                          \
+        to += (1 - inner * step) * nr;     \
+    }
     for (long i = 0, done = 0; i < length; i += VL) {
         const long n = MIN(VL, length - i);
+        if (n == VL && channels == VL && width == VL) {
+            VEC r[VL];
+            UNROLL for (int l = 0; l < VL; l++) r[l] = LOAD(from + i + l * output);
+            FN(transpose)(r);
+            UNROLL for (int l = 0; l < VL; l++, to += step * nr) {
+                NEXT_ROW
+                STORE(to, r[l]);
+            }
+            continue;
+        }
         FN(planes_to_pixels)(from + i, output, channels, n, end, block, VL);
         for (long l = 0; l < n; l++, to += step * nr) {
-            if (done++ == inner) {
-                done = 1;
-                to += (1 - inner * step) * nr;
-            }
+            NEXT_ROW
             FN(copy)(to, block + l * VL, width);
         }
     }
+#undef NEXT_ROW
 }
 
 /* Panels of a group's weight whose output channels lie side by side (HWIO), some at a time: of one alone, each row would be a line in a page of its own. */

@@ -26,6 +26,8 @@
 #else
 #define ROUNDS ROUND(1, LANES16) ROUND(2, LANES16) ROUND(4, LANES16) ROUND(8, LANES16)
 #endif
+/* Lane j of vector i and lane i of vector j change places. */
+INLINE void FN(transpose)(VEC *r) { ROUNDS }
 
 #if VL_IS(2)
 #define LANES(f) LANES2(f, 0, 0)
@@ -146,7 +148,7 @@ INLINE void FN(spaced_planes_to_pixels)(const T *from, long plane, const int ste
             }
             UNROLL for (int c = 0; c < VL; c++) r[c] = part[c];
         }
-        ROUNDS
+        FN(transpose)(r);
         if (n == VL) {
             UNROLL for (int i = 0; i < VL; i++) STORE(to + (p + i) * stride, r[i]);
         } else {
@@ -224,7 +226,7 @@ static void FN(pixels_to_planes)(const T *from, long stride, long plane, long st
             for (long i = 0; i < VL; i++) made[i] = i < n ? LOAD(from + (p + i) * stride) : (VEC){0};
             UNROLL for (int i = 0; i < VL; i++) r[i] = made[i];
         }
-        ROUNDS
+        FN(transpose)(r);
         if (n == VL && step == 1 && channels == VL && !residual && act.kind == ACT_NONE) {
             UNROLL for (int c = 0; c < VL; c++) STORE(to + c * plane + p, r[c]);
             continue;
