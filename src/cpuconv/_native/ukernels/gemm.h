@@ -13,8 +13,7 @@ typedef struct {
     long span;                       /* elements of B, 0 if it is read in place */
     long next, next_row;             /* from B to what it is next, where that comes from beyond L2, else 0; between rows of that, 0 if it is packed */
     long a_next;                     /* from a tile's A to what is prefetched of A, which comes from beyond L2, or 0 */
-    const T *fetched;                /* prefetched meanwhile: the first line; */
-    long each;                       /* elements for each row of B, of one or two lines */
+    long ahead, each;                /* prefetched meanwhile: from A to the first line, of one or two; elements for each row of B */
     long repeat;                     /* tiles that the micro-kernel makes, each so much further on: */
     long a_step, b_step, c_step;     /* (of z too) */
     long bias_n_step, bias_m_step;
@@ -165,15 +164,15 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
    L3, and Winograd of many channels took up to 1.7 times as long. */
 INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long index, long count, long most) {
     const int rows = t->next_row > 0, lines = count >= nv && !rows ? 1 : 2, fetches = far && lines * index < nv;
-    const T *first = t->b + t->segments->b * t->ldb + t->next;
+    const long next = t->b + t->segments->b * t->ldb + t->next - (t->a + t->segments->a); /* from A */
     if (fetches && rows) { /* of each row a line, and the one before it of the next row */
-        t->fetched = first + VL * (2 * index + 1);
+        t->ahead = next + VL * (2 * index + 1);
         t->each = t->next_row;
     } else if (fetches) {
-        t->fetched = first + t->span / nv * lines * index;
+        t->ahead = next + t->span / nv * lines * index;
         t->each = lines * VL;
     } else if (t->a_next) {
-        t->fetched = t->a + t->segments->a + t->a_next;
+        t->ahead = t->a_next;
         t->each = height;
     }
     t->repeat = fetches ? 1 : most;

@@ -6,7 +6,6 @@
 INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *t) {
     const T *first = t->a + t->aoff[0], *panel = t->b, *z = t->z, *bias_n = t->bias_n, *bias_m = t->bias_m;
     T *c = t->c;
-    const T *ahead = t->fetched;
     long next[MR_MAX]; /* from the first row to each */
     UNROLL for (int i = 1; i < mr; i++) next[i] = t->aoff[i] - t->aoff[0];
     for (long tiles = t->repeat; tiles > 0; tiles--) {
@@ -17,7 +16,7 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
         }
         if (bias_m) UNROLL for (int i = 0; i < mr; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] += bias_m[i];
         const segment *run = t->segments;
-        const T *fetched = ahead;
+        const T *fetched = far ? first + run->a + t->ahead : NULL;
         const long each = far ? t->each : 0, more = each - VL;
         for (long left = t->count; left > 0; left--, run++) {
             const long step = t->step, ldb = t->ldb;
@@ -54,7 +53,6 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
 #endif
         const long *const coff = t->coff; /* read with each row's stores: ahead of them, gcc parks those of 5 to 12 in mask registers, and a store costs a Zen 4 three cycles */
         first += t->a_step;
-        ahead += t->a_step;
         panel += t->b_step;
         c += t->c_step;
         if (bias_n) bias_n += t->bias_n_step;
