@@ -191,7 +191,7 @@ int pool_run(pool_task task, void *context, long tasks, int threads) {
     const int shared = threads > 1 && !pthread_mutex_trylock(&owner);
     const int status = shared ? run_shared(task, context, tasks, threads) : run_alone(task, context, tasks);
     if (shared) pthread_mutex_unlock(&owner);
-    atomic_store_explicit(&used, now_ns(), memory_order_relaxed);
+    atomic_store(&used, now_ns()); /* locked: whoever sees what comes later sees the results, too, those that went past the caches (STREAM of vec.h) */
     return status;
 }
 

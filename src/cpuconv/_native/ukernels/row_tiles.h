@@ -195,7 +195,7 @@ static int FN(row_tiles_task)(void *context, long index) {
     T *y = (T *)in->y + at;
     const T *residual = in->residual ? (const T *)in->residual + at : NULL;
     FN(row_tile) t = {.kh = g->kh, .kw = g->kw, .across = across, .y_row = written ? in->ys.row : g->ow};
-    /* The last columns of a row begin where they end with it. Channels after the first add to what is there. */
+    /* Rows of whole lines, as the last tile ends with them; input channels after the first add to what is there. */
     t.stream = job->stream && simple && written && icg == 1 && g->ow * (long)sizeof(T) % LINE_BYTES == 0 && FN(whole_lines)(y, job->width, 0, in->ys.row);
     for (long next = 0; next < rows; next += job->rows) {
         const long row = MIN(next, rows - job->rows); /* the last rows overlap */

@@ -7,8 +7,8 @@ typedef T_INT FN(mask) __attribute__((vector_size(VB)));
 #define VL ((long)(VB / sizeof(T)))
 #define LOAD(p) FN(load)(p)
 #define STORE(p, v) (*(FN(vecu) *)(p) = (v))
-/* Past the caches: results that they would lose before they are read then push out nothing else, and memory is not read to be overwritten. p: at a multiple of VB;
-   all of a line, at once. Other threads see it after a locked instruction, as each task of the pool ends with. */
+/* Past the caches: results that they would lose before they are read then push out nothing else, and memory is not read to be overwritten. p: at a multiple
+   of VB; lines are to be written whole, at once. Other threads see it after a locked instruction, such as pool_run, and each thread's part of it, ends with. */
 #ifdef __x86_64__
 typedef float FN(stream) __attribute__((vector_size(VB)));
 #if VB == 64
