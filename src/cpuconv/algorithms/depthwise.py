@@ -13,7 +13,7 @@ SCATTERED = 12 << 20  # bytes of planes, larger than L2 each, that take longer c
 
 class Depthwise:
     name = "depthwise"
-    version = 13
+    version = 14
     plain = True
     strided = True
     turns = False

@@ -33,7 +33,7 @@ MANY_PIXELS = 4 * PIXELS  # at most, of NHWC; as many where each block packs the
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 8
+    version = 9
     plain = True
     strided = True
     turns = True
@@ -175,7 +175,7 @@ class UnpackedGemm(ImplicitGemm):
     """On a weight that is used once, so that it does not pay to pack it first: pieces are packed for each block of pixels, when their turn comes."""
 
     name = "unpacked_gemm"
-    version = 4
+    version = 5
     turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:

@@ -117,7 +117,8 @@ def streams(p: Problem, cpu: Cpu) -> bool:
     Those that, with the input, take less than half of L3 stay in it (past it they take up to 1.2 times as long); so do small ones of large inputs.
     """
     x, y = _images(p)
-    return 4 * y >= cpu.l3 and 2 * (x + y) >= cpu.l3
+    cache = max(cpu.l3, CACHED)  # systems may not tell of L3
+    return 4 * y >= cache and 2 * (x + y) >= cache
 
 
 def crowded(p: Problem, cpu: Cpu) -> float:
