@@ -164,13 +164,10 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
    L3, and Winograd of many channels took up to 1.7 times as long. */
 INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long index, long count, long most) {
     const int rows = t->next_row > 0, lines = count >= nv && !rows ? 1 : 2, fetches = far && lines * index < nv;
-    const long next = t->b + t->segments->b * t->ldb + t->next - (t->a + t->segments->a); /* from A */
-    if (fetches && rows) { /* of each row a line, and the one before it of the next row */
-        t->ahead = next + VL * (2 * index + 1);
-        t->each = t->next_row;
-    } else if (fetches) {
-        t->ahead = next + t->span / nv * lines * index;
-        t->each = lines * VL;
+    if (fetches) { /* of rows of their own a line of each, and the one before it of the next row */
+        const long next = t->b + t->segments->b * t->ldb + t->next - (t->a + t->segments->a); /* from A */
+        t->ahead = next + (rows ? VL * (2 * index + 1) : t->span / nv * lines * index);
+        t->each = rows ? t->next_row : lines * VL;
     } else if (t->a_next) {
         t->ahead = t->a_next;
         t->each = height;
