@@ -125,7 +125,7 @@ typedef struct {
 
 INLINE long FN(lanes_columns)(const conv_geometry *g) { return (LANE_PIXELS - 1) * g->sw + (g->kw - 1) * g->dw + 1; }
 
-/* Bytes of scratch that lanes_rows_of takes. */
+/* Bytes of scratch that lanes_band takes. */
 INLINE size_t FN(lanes_scratch)(const conv_geometry *g, long channels) {
     return aligned_size((size_t)channels * sizeof(T)) + (size_t)((g->kh + g->sh) * FN(lanes_columns)(g)) * sizeof(T *);
 }
