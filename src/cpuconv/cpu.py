@@ -82,6 +82,11 @@ class Cpu:
         """Multiply-adds a cycle over those of a usual core of this level: what takes cycles beside them costs so many times as many of them."""
         return self.fma_per_cycle / self.isa_row.fma_per_cycle
 
+    @property
+    def slow_l3(self) -> bool:
+        """Whether L3 lies across a mesh of many cores, as an Intel Xeon's, of which one reads 10 bytes a cycle; AMD's give 18 to 27."""
+        return self.rates.l3 < 15 * self.rates.ghz
+
     def peak(self, dtype: str) -> float:
         """Floating-point operations a second of one core in multiply-adds."""
         return 2e9 * self.ghz * self.fma_per_cycle * self.vector_length(dtype)

@@ -37,7 +37,7 @@ cdef extern from "ukernels/conv.h" nogil:
         long x_slice, y_slice
     ctypedef struct conv_blocking:
         long block, channels, chunks, kc
-        int band, unpacked, far, stream, mh, mw
+        int band, unpacked, far, stream, across, mh, mw
         double point[3]
     ctypedef struct conv_blas:
         const void *gemm

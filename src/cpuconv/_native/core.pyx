@@ -126,7 +126,8 @@ cpdef enum:
 cdef class Convolution:
     """One native algorithm on one geometry: `pack` the weight, then `run`. Immutable; safe from many threads at once.
 
-    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, channels, kc, band, unpacked, far, stream, mh, mw, points).
+    geometry: the ints of conv_geometry in order; activation: (kind, a, b); blocking: (block, channels, kc, band, unpacked, far, stream, across, mh, mw,
+    points).
     gemm: address of cblas_?gemm for im2col, else 0.
     """
     cdef const conv_family *family
@@ -144,8 +145,8 @@ cdef class Convolution:
         set_geometry(&self.g, geometry)
         self.act.kind, self.act.a, self.act.b = activation
         self.blocking.block, self.blocking.channels, self.blocking.kc = blocking[:3]
-        self.blocking.band, self.blocking.unpacked, self.blocking.far, self.blocking.stream = blocking[3:7]
-        self.blocking.mh, self.blocking.mw, points = blocking[7:]
+        self.blocking.band, self.blocking.unpacked, self.blocking.far, self.blocking.stream, self.blocking.across = blocking[3:8]
+        self.blocking.mh, self.blocking.mw, points = blocking[8:]
         for i, point in enumerate(points):
             self.blocking.point[i] = point
         self.blas.gemm = <const void *>gemm

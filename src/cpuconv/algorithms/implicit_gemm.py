@@ -92,7 +92,8 @@ class ImplicitGemm:
         kc = near or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":
             pixels = cpu.l2 // 2 // (p.k * p.itemsize)  # whose columns would stay in L2
-            return native.Blocking(max(PIXELS, min(MANY_PIXELS, pixels)), kc=kc, far=native.far(p), stream=native.streams(p, cpu))
+            far, stream = native.far(p, cpu), native.streams(p, cpu)
+            return native.Blocking(max(PIXELS, min(MANY_PIXELS, pixels)), kc=kc, far=far, stream=stream, across=far and cpu.slow_l3)
         p = self._read(p)
         rows = min(p.oh, math.ceil(PIXELS / p.ow))
         while rows < p.oh and self._strip_rows(p, rows) > 2 * rows * p.stride[0]:  # else bands transpose the rows that they share too often

@@ -18,6 +18,7 @@ LINE = 64  # bytes of a cache line, nearly everywhere
 AS_IT_IS = "as it is"  # the format of a weight that needs no packing
 LONG_SUM = 128  # products, beside which the visit of a tile's outputs weighs little
 CACHED = 8 << 20  # bytes of images that caches hold until the next call
+SHARED = 64 << 20  # bytes of an L3 that many cores share, perhaps with other machines, that are counted on
 LARGE = 32 << 20  # bytes that the allocator (glibc's) never keeps when they are freed
 
 
@@ -28,7 +29,7 @@ class Packed(NamedTuple):
 
 class Blocking(NamedTuple):
     """conv_blocking of conv.h: pixels, tiles or output rows a task; input channels of a strip; longest piece of the sum; whether it is done on bands
-    of an image, reads an unpacked weight, reads images beyond the caches, and writes past them; Winograd's tile, points."""
+    of an image, reads an unpacked weight, reads images beyond the caches, writes past them, and completes row after row; Winograd's tile, points."""
 
     block: int
     channels: int = 0
@@ -37,6 +38,7 @@ class Blocking(NamedTuple):
     unpacked: bool = False
     far: bool = False
     stream: bool = False
+    across: bool = False
     mh: int = 1
     mw: int = 1
     points: tuple[float, ...] = ()
@@ -106,9 +108,9 @@ def _images(p: Problem) -> tuple[int, int]:
     return p.n * p.ic * p.ih * p.iw * p.itemsize, p.n * p.oc * p.oh * p.ow * p.itemsize
 
 
-def far(p: Problem) -> bool:
-    """Whether images are more than the caches hold until the next call."""
-    return sum(_images(p)) > CACHED
+def far(p: Problem, cpu: Cpu) -> bool:
+    """Whether images are more than the quick caches hold until the next call."""
+    return sum(_images(p)) > (cpu.l2 if cpu.slow_l3 else CACHED)
 
 
 def streams(p: Problem, cpu: Cpu) -> bool:
@@ -117,7 +119,7 @@ def streams(p: Problem, cpu: Cpu) -> bool:
     Those that, with the input, take less than half of L3 stay in it (past it they take up to 1.2 times as long); so do small ones of large inputs.
     """
     x, y = _images(p)
-    cache = max(cpu.l3, CACHED)  # systems may not tell of L3
+    cache = min(max(cpu.l3, CACHED), SHARED)  # systems may not tell of L3
     return 4 * y >= cache and 2 * (x + y) >= cache
 
 

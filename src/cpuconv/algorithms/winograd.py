@@ -18,6 +18,7 @@ from cpuconv.plan import Array, Cost, Rejection
 from cpuconv.problem import Problem
 
 SCRATCH = 5 << 20  # bytes that a block's transformed tiles may take
+MANY_CHANNELS = 64  # whose sums take longer than their results
 
 SUM = {4: 256, 6: 256, 7: 128, 8: 256}  # input channels summed in one chain, by points along an axis: more would err more
 
@@ -73,7 +74,9 @@ class Winograd:
             tiles = image
         points = tuple(map(float, cook_toom.POINTS[self.points]))
         near = native.near_sum(p.icg, 4 * cpu.vector_length(p.dtype), p.itemsize, cpu)
-        stream = p.layout == "nhwc" and native.streams(p, cpu)
+        # from a slow L3, results would take the place of V and of the weight in L2: past it, chains of layers take 0.91 to 0.96 of the time on a Xeon
+        costly = cpu.slow_l3 and p.icg >= MANY_CHANNELS and native.far(p, cpu)
+        stream = p.layout == "nhwc" and (costly or native.streams(p, cpu))
         return native.Blocking(tiles, kc=min(SUM[self.points], near or p.icg), stream=stream, mh=mh, mw=mw, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:

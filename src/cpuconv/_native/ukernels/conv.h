@@ -66,6 +66,7 @@ typedef struct {
     int unpacked;  /* panels of the weight are packed as their turns come (implicit GEMM of NHWC, or 1x1) */
     int far;       /* the images are more than the caches hold (NHWC) */
     int stream;    /* results go past the caches, where they fill whole lines */
+    int across;    /* rows of the result are completed one after the other, even where L1 would hold all panels (NHWC) */
     int mh, mw;    /* Winograd: output tile per axis */
     double point[3]; /* Winograd: interpolates at 0, +-point[i] and infinity */
 } conv_blocking;

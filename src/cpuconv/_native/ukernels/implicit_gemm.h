@@ -137,8 +137,9 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     const int unpacked = job->blocking->unpacked;
     T *copy = take(&s, 0);
     /* at uneven offsets each tile of a panel is a call: to make it for all panels at once pays where sums are short; at even ones all are one call, which
-       is faster where L1 holds the panels anyway (by 1.02 to 1.17 times with AVX2, by up to 1.07 times with AVX-512 on a Zen 5) */
-    const int held = panels * total * NV_MAX * VB <= IN_L1, pays = even ? !held && 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM;
+       is faster where L1 holds the panels anyway (by 1.02 to 1.17 times with AVX2, by up to 1.07 times with AVX-512 on a Zen 5), unless the result comes
+       from a slow L3, which takes whole rows better than parts (a Xeon) */
+    const int held = !job->blocking->across && panels * total * NV_MAX * VB <= IN_L1, pays = even ? !held && 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM;
     const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
     const int far = taps * icg * FN(padded)(ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows far apart in an unpacked one the CPU fetches too late */
     const int by_rows = !even && total <= SHORT_SUM && width >= 2 * MR_MAX; /* of one vector: 1.05 times as fast; of wider panels, calls hide behind tiles */
