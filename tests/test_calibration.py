@@ -72,6 +72,8 @@ def test_typical_rates_follow_the_kind_of_cpu():
     zen4, zen5, xeon = (cpu.typical_rates(wide, kind) for kind in kinds)
     assert (zen4.fma_per_cycle, zen5.fma_per_cycle) == (1.0, 2.0)
     assert 1.0 < xeon.fma_per_cycle < 2.0
+    slow = [cpu.Cpu(kind, wide.name, 2, 32 << 10, 1 << 20, 32 << 20).slow_l3 for kind in kinds]
+    assert slow == [False, False, True]
 
 
 def test_the_cpu_tells_its_kind():

@@ -7,6 +7,7 @@ import pytest
 
 from cpuconv import reference
 from cpuconv.algorithms import native
+from cpuconv.cpu import Cpu
 from cpuconv.plan import NUMPY_DTYPES, aligned_empty
 from cpuconv.problem import Activation, Problem
 from oracle import (
@@ -146,16 +147,22 @@ def test_a_batch_beyond_the_caches_has_the_bits_of_its_images(algorithm, problem
 
 PAST = [(None, True, False), (Activation("clip", (-0.5, 0.5)), True, False), (Activation("gelu"), True, False), (None, True, True)]
 STREAMING = ("implicit_gemm", "depthwise", "few_channels", "winograd_f4x3")
+PATHS = {
+    "past the caches": {(native, "streams"): lambda p, cpu: True},
+    "from a slow L3": {(native, "far"): lambda p, cpu: True, (Cpu, "slow_l3"): property(lambda cpu: True)},
+}
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("algorithm", "problem", "cpu"),
     [c for c in cases(with_dtype([with_epilogue(p, *e) for p in both_layouts(WHOLE_LINES) for e in PAST], "f32", "f64")) if c[0].name in STREAMING],
     ids=case_id,
 )
-def test_results_that_go_past_the_caches_have_the_same_bits(algorithm, problem, cpu, monkeypatch):
+def test_results_on_other_ways_through_the_caches_have_the_same_bits(algorithm, problem, cpu, path, monkeypatch):
     plan, arrays = algorithm.build(problem, cpu), normal(problem)
-    monkeypatch.setattr(native, "streams", lambda p, cpu: True)
+    for (place, name), value in PATHS[path].items():
+        monkeypatch.setattr(place, name, value)
     past = algorithm.build(problem, cpu)
     expected, packed = run(plan, arrays), past.pack(arrays.weight, arrays.bias)
     for start, threads in (0, 1), (0, 2), (4, 1):  # lines begin elsewhere there

@@ -13,7 +13,7 @@ SCATTERED = 12 << 20  # bytes of planes, larger than L2 each, that take longer c
 
 class Depthwise:
     name = "depthwise"
-    version = 14
+    version = 15
     plain = True
     strided = True
     turns = False
