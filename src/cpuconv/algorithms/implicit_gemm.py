@@ -176,7 +176,7 @@ class UnpackedGemm(ImplicitGemm):
     """On a weight that is used once, so that it does not pay to pack it first: pieces are packed for each block of pixels, when their turn comes."""
 
     name = "unpacked_gemm"
-    version = 5
+    version = 6
     turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
