@@ -47,7 +47,8 @@ class GroupedLanes:
         common = p.dilation == (1, 1) and (p.kw, p.stride) in ((1, (1, 1)), (3, (1, 1)), (3, (2, 2))) and p.kh >= p.stride[0]
         permutes = rows * columns / (2 * pixels) if common else taps  # for each output vector and input channel
         outputs = p.n * p.oh * -(-p.ow // pixels) * pixels * -(-p.oc // vl)
-        cycles = outputs * (p.icg * (taps + 0.4 * permutes) + 5) / fma
+        permute = 1.0 if cpu.quickness > 1.5 else 0.4  # of a multiply-add; on an Intel Xeon both start at the same port
+        cycles = outputs * (p.icg * (taps + permute * permutes) + 5) / fma
         workspace = p.ic * p.itemsize + rows * p.dilation[0] * columns * 8
         if p.layout == "nchw":
             cycles += 5 / vl * p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)  # the transposes
