@@ -95,13 +95,22 @@ INLINE int FN(even_pixels)(const conv_geometry *g, const tap_rect *r, const FN(g
     return x0 + rows <= r->ox1 || (g->sh * view->x_row == width * g->sw * view->x_pixel && (view->y_pixel ? view->y_row == width * view->y_pixel : g->ow == width));
 }
 
+#if VB == 64 && defined(T_IS_FLOAT)
+#include "pixel_neighbours.h"
+#endif
+
 /* A block's pixels against a panel row by row, the tiles of each in one call. */
 INLINE void FN(gemm_by_rows)(const FN(tile) *tile, const FN(panel) *p, const tap_rect *r, long x0, long pixels, long x_row, long x_pixel, long y_row, long y_pixel) {
     FN(tile) t = *tile;
     for (long x = x0, some; pixels > 0; pixels -= some, x = r->ox0) {
         some = MIN(pixels, r->ox1 - x);
-        FN(gemm_even_rows)(&t, p, some, x_pixel, y_pixel);
-        FN(step_down)(&t, 1, x_row - (x - r->ox0) * x_pixel, y_row - (x - r->ox0) * y_pixel);
+        long done = 0;
+#if VB == 64 && defined(T_IS_FLOAT)
+        done = FN(gemm_neighbours)(&t, p, some, x_pixel, y_pixel);
+        FN(step_down)(&t, done, x_pixel, y_pixel);
+#endif
+        if (done < some) FN(gemm_even_rows)(&t, p, some - done, x_pixel, y_pixel);
+        FN(step_down)(&t, 1, x_row - (x + done - r->ox0) * x_pixel, y_row - (x + done - r->ox0) * y_pixel);
     }
 }
 
