@@ -130,8 +130,12 @@ def crowded(p: Problem, cpu: Cpu) -> float:
 
 
 def pack_seconds(size: float, rate: float, cpu: Cpu) -> float:
-    """Packing a weight into so many bytes of new memory, at a rate of bytes a cycle; large memory comes from the system, page by page."""
-    return 3e-6 + size / (rate * 1e9 * cpu.ghz) + (size / 6e9 if size >= LARGE else 0.0)
+    """Packing a weight into so many bytes of new memory, at a rate of bytes a cycle of a usual core; large memory comes from the system, page by page.
+
+    A slow L3 is not hidden: what L2 does not hold comes from there, and goes there.
+    """
+    far = max(0.0, 2 * size - cpu.l2) / (1e9 * cpu.rates.l3) if cpu.slow_l3 else 0.0
+    return 3e-6 + size / (rate * 1e9 * cpu.ghz * cpu.quickness) + far + (size / 6e9 if size >= LARGE else 0.0)
 
 
 @dataclass(frozen=True)
