@@ -21,6 +21,7 @@ n2_ic32_ih5_iw21_oc1_kh1_kw1_s1_p0_d1_g1
 n1_ic32_ih1_iw1_oc33_kh1_kw1_s1_p0_d1_g1
 n2_ic48_ih2_iw2_oc20_kh1_kw1_s1_p0_d1_g1
 n1_ic400_ih13_iw13_oc24_kh1_kw1_s2_p0_d1_g1
+n1_ic300_ih8_iw16_oc115_kh1_kw1_s1_p0_d1_g1
 """
 
 THREE_BY_THREE = """

@@ -33,7 +33,7 @@ MANY_PIXELS = 4 * PIXELS  # at most, of NHWC; as many where each block packs the
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 10
+    version = 11
     plain = True
     strided = True
     turns = True
@@ -154,10 +154,10 @@ class ImplicitGemm:
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
         packing = 5e-8 * p.groups
-        if p.layout == "nhwc":  # what does not stay in L2 goes back and forth
+        if p.layout == "nhwc" and not cpu.slow_l3:  # what does not stay in L2 goes back and forth
             packing += 3e-6 + (2.6 * weight + 2 * max(0, weight - 2 * cpu.l2)) / cpu.bandwidth(4 * weight)
         else:
-            packing += native.pack_seconds(weight, 3.7, cpu)
+            packing += native.pack_seconds(weight, 5.4 if p.layout == "nhwc" else 3.7, cpu)
         if self._as_it_is(p, cpu):
             packing = 0.0
         return Cost(seconds, workspace, weight, native.plain_error(p), packing)
@@ -176,7 +176,7 @@ class UnpackedGemm(ImplicitGemm):
     """On a weight that is used once, so that it does not pay to pack it first: pieces are packed for each block of pixels, when their turn comes."""
 
     name = "unpacked_gemm"
-    version = 6
+    version = 7
     turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:
@@ -209,7 +209,7 @@ class UnpackedGemm(ImplicitGemm):
         if super()._as_it_is(p, cpu):
             return cost
         if p.layout == "nhwc":
-            blocks, step = self._bands(p), 5
+            blocks, step = self._bands(p), 3
             rows = math.ceil(p.oh / blocks)
             offsets = 16 * max(0, rows * p.ow - MANY_PIXELS)  # beyond those of a block
         else:

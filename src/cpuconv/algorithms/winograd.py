@@ -31,7 +31,7 @@ ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 7: (20.0, 2.2), 8: (30.0, 3.0)
 class Winograd:
     """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
 
-    version = 8
+    version = 9
     plain = False
     strided = True
     turns = True

@@ -115,6 +115,7 @@ static int FN(channel_task)(void *context, long index) {
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
     const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(pixels) * (long)sizeof(T) <= FN(ACROSS);
+    const int worth = !across && (repaid || (VB == 64 && k >= 96 && rows >= 64)); /* a copy that the first tile makes is repaid sooner */
     const int streams = job->blocking->stream && passes == 1 && !gaps && job->act.kind <= ACT_CLIP;
     FN(tile) tiles[FN(KINDS)];
     FN(panel) each[FN(KINDS)];
@@ -129,9 +130,9 @@ static int FN(channel_task)(void *context, long index) {
         }
         const long k0 = passes == 1 ? 0 : part(k, passes, pass), k1 = passes == 1 ? k : part(k, passes, pass + 1);
         const FN(panel) p = FN(panel_at)(pixels, j);
-        const int whole = pointwise && p.valid == p.nr, in_place = whole && !repaid;
+        const int whole = pointwise && p.valid == p.nr, copies = whole && worth && FN(copies)(&p, rows), in_place = whole && !repaid && !copies;
         const T *const from = x + k0 * in->xs.channel + p0 + p.column;
-        if (whole && repaid) FN(pack_planes)(from, in->xs.channel, k1 - k0, p.nv, b + p.column * kc, p.nr);
+        if (whole && !in_place && !copies) FN(pack_planes)(from, in->xs.channel, k1 - k0, p.nv, b + p.column * kc, p.nr);
         for (long i = k0, run; !whole && i < k1; i += run) { /* one tap at a time, some of its channels */
             const long tap = i / icg, c = i % icg;
             const long n = FN(column_runs)(g, &in->xs, p0 + p.column, p0 + p.column + p.valid, tap / g->kw, tap % g->kw, runs);
@@ -151,6 +152,12 @@ static int FN(channel_task)(void *context, long index) {
             t.next = (across || pass == passes - 1 ? from - k0 * in->xs.channel + p.nr : from + (k1 - k0) * in->xs.channel) - t.b;
             t.next_row = in->xs.channel;
         } else t.next = 0;
+        t.copy = NULL;
+        if (copies) {
+            t.copy = b + p.column * kc;
+            t.b = from;
+            t.ldb = in->xs.channel;
+        }
         if (pass == passes - 1) FN(set_clip)(&t, job->act);
         else t.clip = 0;
         t.bias_m = pass ? NULL : (const T *)in->bias + o0;

@@ -12,6 +12,7 @@ typedef struct {
     T low, high;
     long span;                       /* elements of B, 0 if it is read in place */
     long next, next_row;             /* from B to what it is next, where that comes from beyond L2, else 0; between rows of that, 0 if it is packed */
+    T *copy;                         /* where a B that is read in place is left as a packed panel by the first tile, or NULL */
     long a_next;                     /* from a tile's A to what is prefetched of A, which comes from beyond L2, or 0 */
     long ahead, each;                /* prefetched meanwhile: from A to the first line, of one or two; elements for each row of B */
     long repeat;                     /* tiles that the micro-kernel makes, each so much further on: */
@@ -26,6 +27,9 @@ typedef void (*FN(ukernel))(const FN(tile) *);
 /* Bytes of B that gemm_across passes for each row of tiles. An AVX-512 tile reads 256 of them for 20 multiply-adds, more than L2 gives beside A; one
    of AVX2 64 for 12. */
 enum { FN(ACROSS) = VB == 64 ? IN_L1 : 128 << 10 };
+
+/* Vectors of the panels that the first tile copies, and its rows at most. */
+enum { FN(COPIED) = NV_MAX == 4 ? 4 : 2, FN(COPYING_ROWS) = 6 };
 
 #define UVEC VEC
 #define UVL VL
@@ -90,6 +94,9 @@ static const FN(ukernel) FN(gemm_ukernels)[2][NV_MAX + 1][MR_MAX] = {
 #undef HALF
 #undef ROWS
 };
+#ifdef T_IS_FLOAT
+static const FN(ukernel) FN(gemm_copying)[FN(COPYING_ROWS)] = {FN(gemm_copying_1), FN(gemm_copying_2), FN(gemm_copying_3), FN(gemm_copying_4), FN(gemm_copying_5), FN(gemm_copying_6)};
+#endif
 /* Rows of the tallest tiles, of short sums and of long ones, by vectors of a panel. AVX-512 has registers for more, but stores of more than some 18 accumulators at once hold
    up the next tile (on a Zen 4, those of 20 cost a cycle each). For long sums that weighs less than loads of B, which taller tiles share. Of one vector, 8 accumulators just hide the latency of
    two multiply-adds a cycle; 12 are 1.02 to 1.05 times as fast, more no faster (Zen 5). */
@@ -103,12 +110,15 @@ static const int FN(gemm_mr)[2][5] = {HEIGHTS, HEIGHTS};
 #endif
 
 /* The same for panels of nv vectors, nr elements. B that is not packed is read from further away: the fewer times, the better. */
-INLINE int FN(tallest)(const FN(tile) *t, int nv, long nr) { return FN(gemm_mr)[t->ldb != nr || t->span >= FN(LONG_SUM) * nr][nv]; }
+INLINE int FN(tallest)(const FN(tile) *t, int nv, long nr) { return FN(gemm_mr)[(t->ldb != nr && !t->copy) || t->span >= FN(LONG_SUM) * nr][nv]; }
 
 typedef struct {
     int nv;
     long column, nr, valid; /* first column, columns with padding, columns without */
 } FN(panel);
+
+/* Whether the first of `rows` rows of tiles can leave a B that is read in place as a packed panel, for others to come. */
+INLINE int FN(copies)(const FN(panel) *p, long rows) { return p->nv == FN(COPIED) && p->valid == p->nr && rows > FN(COPYING_ROWS); }
 
 /* Panels of v whole vectors. */
 INLINE long FN(whole_panels)(long v) { return NV_MAX == 3 ? MAX(v > 0, v / 2) : (v + NV_MAX - 1) / NV_MAX; }
@@ -164,6 +174,17 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
    would wait for L3, and Winograd of many channels took up to 1.8 times as long. The shares are as even as can be (of three tiles 4/3 lines each: a Xeon,
    whose L3 gives little at a time, needs 0.95 of the time of two lines in two of them). */
 INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long index, long count, long most) {
+#ifdef T_IS_FLOAT
+    if (t->copy) {
+        t->repeat = 1;
+        t->bias_m_step = height;
+        FN(gemm_copying)[height - 1](t);
+        t->b = t->copy;
+        t->ldb = nv * VL;
+        t->copy = NULL;
+        return 1;
+    }
+#endif
     const int rows = t->next_row > 0;
     const long even = VL / 2 * ceil_div(2 * (int)nv, (int)count), share = rows ? 2 * VL : MIN(2 * VL, MAX(VL, even)), fetches = far && share * index < nv * VL;
     if (fetches) { /* of rows of their own a line of each, and the one before it of the next row */
@@ -198,11 +219,12 @@ INLINE void FN(next_offsets)(FN(tile) *t, long rows) {
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
     const int nv = p->nv, far = t.next != 0, mr = FN(tallest)(&t, nv, p->nr), tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
+    const int copied = t.copy != NULL; /* by a tile that fetches nothing */
     for (long i = 0, some; i < tiles; i += some) {
         const long height = low + (i < higher);
         t.a_step = height * a_step;
         t.c_step = height * c_step;
-        if (p->valid == p->nr) some = FN(gemm_some)(&t, far, nv, height, i, tiles, c_step ? (i < higher ? higher : tiles) - i : 1);
+        if (p->valid == p->nr) some = FN(gemm_some)(&t, far, nv, height, i - copied, tiles, c_step ? (i < higher ? higher : tiles) - i : 1);
         else {
             FN(gemm_edge)(&t, p, height);
             some = 1;

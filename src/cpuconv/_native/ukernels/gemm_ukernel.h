@@ -1,9 +1,10 @@
 /* The micro-kernels C[mr][nv vectors] = A B + bias + z, one function for each mr up to MR(nv). Included once per vector
    width: full vectors, and half ones for narrow tails. Rows of A and C are addressed by offsets, so that A is read in
    place (NHWC pixels, OIHW weights, Winograd tiles); B is a packed panel; the summation runs over segments. `far`: what B or A is next is prefetched.
+   `copying`: B, read in place, is left in a packed panel for the tiles that follow.
    Tiles that lie as far from each other are done in one call: what starts a tile then overlaps with the end of the one before.
    gcc keeps acc[][] in registers only where every index is a constant: check the assembly after each change. */
-INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *t) {
+INLINE void UK(body)(const int mr, const int nv, const int far, const int copying, const FN(tile) *t) {
     const T *first = t->a + t->aoff[0], *panel = t->b, *z = t->z, *bias_n = t->bias_n, *bias_m = t->bias_m;
     T *c = t->c;
     long next[MR_MAX]; /* from the first row to each */
@@ -18,6 +19,7 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
         const segment *run = t->segments;
         const T *fetched = far ? first + run->a + t->ahead : NULL;
         const long each = far ? t->each : 0, more = each - VL;
+        T *copy = copying ? t->copy : NULL;
         for (long left = t->count; left > 0; left--, run++) {
             const long step = t->step, ldb = t->ldb;
             const T *a = first + run->a, *b = panel + run->b * ldb;
@@ -29,6 +31,10 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
                 }
                 UVEC bv[4];
                 UNROLL for (int j = 0; j < nv; j++) bv[j] = *(const UVECU *)(b + j * UVL);
+                if (copying) {
+                    UNROLL for (int j = 0; j < nv; j++) *(UVECU *)(copy + j * UVL) = bv[j];
+                    copy += nv * UVL;
+                }
                 UNROLL for (int i = 0; i < mr; i++) {
                     const T s = i ? a[next[i]] : *a;
                     UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MULTIPLY_ADD(acc[i][j], s, bv[j]);
@@ -79,8 +85,8 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const FN(tile) *
     }
 }
 #define UKERNEL(mr, nv)                                                               \
-    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, t); } \
-    IN_MEMORY static void UK(far_##mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 1, t); }
+    IN_MEMORY static void UK(mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 0, 0, t); } \
+    IN_MEMORY static void UK(far_##mr##x##nv)(const FN(tile) *t) { UK(body)(mr, nv, 1, 0, t); }
 UKERNEL(1, 1) UKERNEL(2, 1) UKERNEL(3, 1) UKERNEL(4, 1) UKERNEL(5, 1) UKERNEL(6, 1) UKERNEL(7, 1) UKERNEL(8, 1)
 #if VB == 64 && UNV >= 4
 UKERNEL(9, 1) UKERNEL(10, 1) UKERNEL(11, 1) UKERNEL(12, 1)
@@ -96,3 +102,8 @@ UKERNEL(7, 2) UKERNEL(8, 2) UKERNEL(5, 3) UKERNEL(6, 3) UKERNEL(7, 3) UKERNEL(8,
 UKERNEL(1, 4) UKERNEL(2, 4) UKERNEL(3, 4) UKERNEL(4, 4) UKERNEL(5, 4) UKERNEL(6, 4)
 #endif
 #undef UKERNEL
+#if UNV >= 2 && defined(T_IS_FLOAT)
+#define COPYING(mr) IN_MEMORY static void UK(copying_##mr)(const FN(tile) *t) { UK(body)(mr, FN(COPIED), 0, 1, t); }
+COPYING(1) COPYING(2) COPYING(3) COPYING(4) COPYING(5) COPYING(6)
+#undef COPYING
+#endif

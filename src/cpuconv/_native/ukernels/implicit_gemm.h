@@ -184,7 +184,13 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
                 const long o = group * ocg + p.column;
                 /* next are the same rows of the next panel, or the next rows of the first one */
                 const T *next = weight + (i < last - 1 ? all->b * g->oc + o + p.nr : (all->b + total) * g->oc + group * ocg + FN(panel_at)(ocg, first).column);
-                FN(pack_piece)(g, weight, o, piece, t.count, &p, copy);
+                const T *rows_of_panel = weight + piece->b * g->oc + o;
+                const int copies = g->nhwc && t.count == 1 && FN(copies)(&p, rows);
+                t.copy = copies ? copy : NULL;
+                t.ldb = copies ? g->oc : p.nr;
+                t.b = copies ? rows_of_panel : copy;
+                if (copies) piece->b = 0;
+                else FN(pack_piece)(g, weight, o, piece, t.count, &p, copy);
                 t.next = far && g->nhwc ? next - copy : 0;
                 t.next_row = g->oc;
             }
