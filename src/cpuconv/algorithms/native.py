@@ -130,7 +130,7 @@ def crowded(p: Problem, cpu: Cpu) -> float:
 
 
 def pack_seconds(size: float, rate: float, cpu: Cpu) -> float:
-    """Packing a weight into so many bytes of new memory, at a rate of bytes a cycle of a usual core; large memory comes from the system, page by page.
+    """Packing a weight into so many bytes of new memory, at a rate of bytes a cycle of a usual core; large memory comes from the system, by pages.
 
     A slow L3 is not hidden: what L2 does not hold comes from there, and goes there.
     """
