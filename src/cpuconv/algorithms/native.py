@@ -113,13 +113,18 @@ def far(p: Problem, cpu: Cpu) -> bool:
     return sum(_images(p)) > (cpu.l2 if cpu.slow_l3 else CACHED)
 
 
+def shared(cpu: Cpu) -> int:
+    """Bytes of L3 that are counted on."""
+    return min(cpu.l3, SHARED)
+
+
 def streams(p: Problem, cpu: Cpu) -> bool:
     """Whether results, which the caches would lose before they are read, go past them: depthwise layers in batches then take half as long (Zen 4).
 
     Those that, with the input, take less than half of L3 stay in it (past it they take up to 1.2 times as long); so do small ones of large inputs.
     """
     x, y = _images(p)
-    cache = min(max(cpu.l3, CACHED), SHARED)  # systems may not tell of L3
+    cache = max(shared(cpu), CACHED)  # systems may not tell of L3
     return 4 * y >= cache and 2 * (x + y) >= cache
 
 

@@ -65,9 +65,12 @@ class Winograd:
         vl = cpu.vector_length(p.dtype)
         channels = math.ceil(p.icg / vl) * vl
         tile_bytes = nh * nw * channels * p.itemsize
-        # V in half of L2, but never so few tiles that reading the weight from L3, or from memory, binds
         weight = uh * uw * p.icg * p.oc * p.itemsize
-        tiles = max(cpu.l2 // 2 // tile_bytes, 64 if weight > cpu.l3 // 2 else 32)
+        if cpu.slow_l3 and not native.far(p, cpu):  # then L2 is to hold all: V and M in a quarter, beside the images and the weight
+            both, least = tile_bytes + nh * nw * min(4 * vl, p.ocg) * p.itemsize, 12 if weight < cpu.l2 // 2 else 32
+            tiles = max(cpu.l2 // 4 // both, least)
+        else:  # V in half of L2, but never so few tiles that reading the weight from L3, or from memory, binds
+            tiles = max(cpu.l2 // 2 // tile_bytes, 64 if weight > native.shared(cpu) // 2 else 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
         image = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh) * math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
         if tiles < image <= tiles * 5 // 4 and image * tile_bytes <= 2 * cpu.l2:  # one block that is a little too large reads the weight once
