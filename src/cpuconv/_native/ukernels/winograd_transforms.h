@@ -128,8 +128,9 @@ typedef struct {
     long i0, i1, j0, j1;
 } FN(tile_part);
 
-/* Transforms one tile of VL channels; what lies outside `part` (NULL: the whole tile) is padding. */
-INLINE void FN(input_tile)(const int nh, const int nw, const FN(tile_order) *order, const T *from, long row, long pixel, const FN(tile_part) *part, T *to) {
+/* Transforms one tile of VL channels; what lies outside `part` (NULL: the whole tile) is padding. What is to be written `ahead` of it, if anything, is
+   fetched, for the CPU does not foresee stores: where tiles follow each other, each point of the next one is a line in another page. */
+INLINE void FN(input_tile)(const int nh, const int nw, const FN(tile_order) *order, const T *from, long row, long pixel, const FN(tile_part) *part, long ahead, T *to) {
     VEC d[FN(TILE)], e[FN(TILE2)];
     UNROLL for (int j = 0; j < nw; j++) {
         UNROLL for (int i = 0; i < nh; i++) {
@@ -141,6 +142,7 @@ INLINE void FN(input_tile)(const int nh, const int nw, const FN(tile_order) *ord
     UNROLL for (int i = 0; i < nh; i++) {
         FN(input_1d)(nw, order->points, e + i * nw, 1, d, 1);
         UNROLL for (int j = 0; j < nw; j++) STORE(to + (i * nw + j) * order->matrix, d[j]);
+        if (ahead) UNROLL for (int j = 0; j < nw; j++) __builtin_prefetch(to + (i * nw + j) * order->matrix + ahead, 1);
     }
 }
 
@@ -153,6 +155,7 @@ static void FN(copy_tile)(const FN(tile_part) *part, const T *from, long row, lo
 /* V of some tiles, tile by tile: the channels of a pixel lie side by side. */
 INLINE void FN(input_tiles)(const int nh, const int nw, const FN(tile_order) *order, const FN(tile_rect) *b, const FN(tile_source) *s, T *v) {
     T copy[FN(TILE2) * VL] __attribute__((aligned(64)));
+    const long ahead = s->channels <= VL ? order->row : 0; /* more vectors of a tile lie side by side */
     for (long ty = b->ty0; ty < b->ty1; ty++)
         for (long tx = b->tx0; tx < b->tx1; tx++, v += order->row) {
             const long iy = ty * b->mh * s->stride - s->pt, ix = tx * b->mw * s->stride - s->pl;
@@ -162,8 +165,8 @@ INLINE void FN(input_tiles)(const int nh, const int nw, const FN(tile_order) *or
             for (long c = 0; c < s->channels; c += VL) {
                 const int near_end = !none && s->end - (last + c) < VL;
                 if (near_end) FN(copy_tile)(&part, from + c, s->row, s->pixel, MIN(VL, s->channels - c), nw, copy);
-                if (whole && !near_end) FN(input_tile)(nh, nw, order, from + c, s->row, s->pixel, NULL, v + c);
-                else FN(input_tile)(nh, nw, order, near_end ? copy : from + c, near_end ? nw * VL : s->row, near_end ? VL : s->pixel, &part, v + c);
+                if (whole && !near_end) FN(input_tile)(nh, nw, order, from + c, s->row, s->pixel, NULL, ahead, v + c);
+                else FN(input_tile)(nh, nw, order, near_end ? copy : from + c, near_end ? nw * VL : s->row, near_end ? VL : s->pixel, &part, ahead, v + c);
             }
         }
 }
