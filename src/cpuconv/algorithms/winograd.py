@@ -8,6 +8,7 @@ dilation. NaN and infinity may spread over the tile that they fall in.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Winograd:
         channels = math.ceil(p.icg / vl) * vl
         tile_bytes = nh * nw * channels * p.itemsize
         weight = uh * uw * p.icg * p.oc * p.itemsize
-        if cpu.slow_l3 and not native.far(p, cpu):  # then L2 is to hold all: V and M in a quarter, beside the images and the weight
+        if cpu.slow_l3 and not native.far(replace(p, n=1), cpu):  # then L2 is to hold all: V and M in a quarter, beside an image and the weight
             both, least = tile_bytes + nh * nw * min(4 * vl, p.ocg) * p.itemsize, 12 if weight < cpu.l2 // 2 else 32
             tiles = max(cpu.l2 // 4 // both, least)
         else:  # V in half of L2, but never so few tiles that reading the weight from L3, or from memory, binds
@@ -77,10 +78,12 @@ class Winograd:
             tiles = image
         points = tuple(map(float, cook_toom.POINTS[self.points]))
         near = native.near_sum(p.icg, 4 * cpu.vector_length(p.dtype), p.itemsize, cpu)
+        # an Intel Xeon fetches images by itself: to do so during the products made those of 224x224 take 1.05 times as long there
+        far = p.layout == "nhwc" and native.far(p, cpu) and not cpu.slow_l3
         # from a slow L3, results would take the place of V and of the weight in L2: past it, chains of layers take 0.91 to 0.96 of the time on a Xeon
         costly = cpu.slow_l3 and p.icg >= MANY_CHANNELS and native.far(p, cpu)
         stream = p.layout == "nhwc" and (costly or native.streams(p, cpu))
-        return native.Blocking(tiles, kc=min(SUM[self.points], near or p.icg), stream=stream, mh=mh, mw=mw, points=points)
+        return native.Blocking(tiles, kc=min(SUM[self.points], near or p.icg), far=far, stream=stream, mh=mh, mw=mw, points=points)
 
     def estimate(self, problem: Problem, cpu: Cpu) -> Cost:
         p = problem

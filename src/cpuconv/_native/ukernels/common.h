@@ -35,7 +35,6 @@ enum {
     FAR = 1 << 20,     /* bytes of a weight that does not stay in L2 */
     IN_L1 = 24 << 10,  /* bytes that stay in L1 beside what streams through it */
     PIXELS_AHEAD = 12 << 10, /* bytes from the pixels of a product to those that are prefetched */
-    CACHED = 8 << 20,  /* bytes of images that the caches hold until the next call */
     MR_MAX = 12,       /* rows of A that a micro-kernel multiplies, at most */
     SHORT_SUM = 64,    /* steps, beside which a call counts */
 };

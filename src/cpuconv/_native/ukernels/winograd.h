@@ -248,8 +248,8 @@ static size_t FN(winograd_arena)(const FN(winograd_job) *job, int with_v, FN(win
 /* What task `index`, which this thread is likely to do next, will read, to be fetched during the products of block b. */
 static FN(ahead) FN(next_input)(const FN(winograd_job) *job, const FN(tile_block) *b, long index) {
     const conv_geometry *g = job->g;
-    const long blocks = FN(block_count)(job), ocg = g->oc / g->groups, traffic = g->n * (g->ih * g->iw * g->ic + g->oh * g->ow * g->oc) * (long)sizeof(T);
-    if (!g->nhwc || b->g1 - b->g0 > 1 || traffic < CACHED || index >= g->groups * blocks) return (FN(ahead)){0};
+    const long blocks = FN(block_count)(job), ocg = g->oc / g->groups;
+    if (!job->blocking->far || b->g1 - b->g0 > 1 || index >= g->groups * blocks) return (FN(ahead)){0};
     const FN(tile_block) next = FN(block_at)(job, index % blocks);
     const FN(tile_source) s = FN(source_of)(job, index / blocks, &next.rect, next.g0);
     const FN(panel) first = FN(panel_at)(ocg, 0);
