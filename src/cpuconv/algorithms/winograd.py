@@ -67,13 +67,16 @@ class Winograd:
         channels = math.ceil(p.icg / vl) * vl
         tile_bytes = nh * nw * channels * p.itemsize
         weight = uh * uw * p.icg * p.oc * p.itemsize
-        if cpu.slow_l3 and not native.far(replace(p, n=1), cpu):  # then L2 is to hold all: V and M in a quarter, beside an image and the weight
-            both, least = tile_bytes + nh * nw * min(4 * vl, p.ocg) * p.itemsize, 12 if weight < cpu.l2 // 2 else 32
-            tiles = max(cpu.l2 // 4 // both, least)
+        rows, row = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh), math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
+        light = weight < cpu.l2 // 2
+        # from a slow L3 what was written there comes back late: V and M in a quarter of L2, beside the weight or an image (0.85 to 1.0 of the time on a Xeon)
+        if cpu.slow_l3 and (light or not native.far(replace(p, n=1), cpu)):
+            least = 32 if not light else 16 if p.layout == "nhwc" else max(16, row)
+            tiles = max(cpu.l2 // 4 // (tile_bytes + nh * nw * min(4 * vl, p.ocg) * p.itemsize), least)
         else:  # V in half of L2, but never so few tiles that reading the weight from L3, or from memory, binds
             tiles = max(cpu.l2 // 2 // tile_bytes, 64 if weight > native.shared(cpu) // 2 else 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
-        image = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh) * math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
+        image = rows * row
         if tiles < image <= tiles * 5 // 4 and image * tile_bytes <= 2 * cpu.l2:  # one block that is a little too large reads the weight once
             tiles = image
         points = tuple(map(float, cook_toom.POINTS[self.points]))
