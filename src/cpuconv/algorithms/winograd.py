@@ -69,7 +69,7 @@ class Winograd:
         weight = uh * uw * p.icg * p.oc * p.itemsize
         rows, row = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh), math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
         light = weight < cpu.l2 // 2
-        # from a slow L3 what was written there comes back late: V and M in a quarter of L2, beside the weight or an image (0.85 to 1.0 of the time on a Xeon)
+        # from a slow L3 what was written comes back late: V and M in a quarter of L2, beside the weight or an image (0.85 to 1.0 of the time)
         if cpu.slow_l3 and (light or not native.far(replace(p, n=1), cpu)):
             least = 32 if not light else 16 if p.layout == "nhwc" else max(16, row)
             tiles = max(cpu.l2 // 4 // (tile_bytes + nh * nw * min(4 * vl, p.ocg) * p.itemsize), least)
