@@ -61,6 +61,10 @@ class Winograd:
             return 1, 1, 1
         return self.m, self.stride * (self.m - 1) + taps, self.points + (self.stride - 1)
 
+    def _light(self, p: Problem, cpu: Cpu) -> bool:
+        """Whether L2 holds the transformed weight beside small blocks, which pays where L3 is slow."""
+        return cpu.slow_l3 and self._tile(p.kh)[2] * self._tile(p.kw)[2] * p.icg * p.oc * p.itemsize < cpu.l2 // 2
+
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
         (mh, nh, uh), (mw, nw, uw) = self._tile(p.kh), self._tile(p.kw)
         vl = cpu.vector_length(p.dtype)
@@ -68,9 +72,9 @@ class Winograd:
         tile_bytes = nh * nw * channels * p.itemsize
         weight = uh * uw * p.icg * p.oc * p.itemsize
         rows, row = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh), math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
-        light = weight < cpu.l2 // 2
+        light = self._light(p, cpu)
         # from a slow L3 what was written comes back late: V and M in a quarter of L2, beside the weight or an image (0.85 to 1.0 of the time)
-        if cpu.slow_l3 and (light or not native.far(replace(p, n=1), cpu)):
+        if light or (cpu.slow_l3 and not native.far(replace(p, n=1), cpu)):
             least = 32 if not light else 16 if p.layout == "nhwc" else max(16, row)
             tiles = max(cpu.l2 // 4 // (tile_bytes + nh * nw * min(4 * vl, p.ocg) * p.itemsize), least)
         else:  # V in half of L2, but never so few tiles that reading the weight from L3, or from memory, binds
@@ -105,6 +109,8 @@ class Winograd:
         # one-dimensional transforms of a tile, per vector of channels, grow with the points of either axis
         ic_vectors, oc_vectors = math.ceil(p.icg / vl), math.ceil(lanes / vl)
         transforms = tiles * n * self.points * (1.1 * ic_vectors + 0.85 * oc_vectors) / (1e9 * cpu.ghz)
+        if self._light(p, cpu):  # V and M stay in L2
+            transforms *= 0.75
         traffic = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow) * p.itemsize
         # NCHW transposes besides; NHWC is prefetched during the products, of which few channels make too few: else each line takes some cycles
         passes = 1.0 if p.layout == "nhwc" else 1.4
