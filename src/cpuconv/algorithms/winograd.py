@@ -61,16 +61,18 @@ class Winograd:
             return 1, 1, 1
         return self.m, self.stride * (self.m - 1) + taps, self.points + (self.stride - 1)
 
+    def _weight_bytes(self, p: Problem) -> int:
+        return self._tile(p.kh)[2] * self._tile(p.kw)[2] * p.icg * p.oc * p.itemsize
+
     def _light(self, p: Problem, cpu: Cpu) -> bool:
         """Whether L2 holds the transformed weight beside small blocks, which pays where L3 is slow."""
-        return cpu.slow_l3 and self._tile(p.kh)[2] * self._tile(p.kw)[2] * p.icg * p.oc * p.itemsize < cpu.l2 // 2
+        return cpu.slow_l3 and self._weight_bytes(p) < cpu.l2 // 2
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.Blocking:
-        (mh, nh, uh), (mw, nw, uw) = self._tile(p.kh), self._tile(p.kw)
+        (mh, nh, _), (mw, nw, _) = self._tile(p.kh), self._tile(p.kw)
         vl = cpu.vector_length(p.dtype)
         channels = math.ceil(p.icg / vl) * vl
         tile_bytes = nh * nw * channels * p.itemsize
-        weight = uh * uw * p.icg * p.oc * p.itemsize
         rows, row = math.ceil(math.ceil(p.oh / p.dilation[0]) / mh), math.ceil(math.ceil(p.ow / p.dilation[1]) / mw)
         light = self._light(p, cpu)
         # from a slow L3 what was written comes back late: V and M in a quarter of L2, beside the weight or an image (0.85 to 1.0 of the time)
@@ -78,7 +80,7 @@ class Winograd:
             least = 32 if not light else 16 if p.layout == "nhwc" else max(16, row)
             tiles = max(cpu.l2 // 4 // (tile_bytes + nh * nw * min(4 * vl, p.ocg) * p.itemsize), least)
         else:  # V in half of L2, but never so few tiles that reading the weight from L3, or from memory, binds
-            tiles = max(cpu.l2 // 2 // tile_bytes, 64 if weight > native.shared(cpu) // 2 else 32)
+            tiles = max(cpu.l2 // 2 // tile_bytes, 64 if self._weight_bytes(p) > native.shared(cpu) // 2 else 32)
         tiles = max(1, min(tiles, 128, SCRATCH // tile_bytes))
         image = rows * row
         if tiles < image <= tiles * 5 // 4 and image * tile_bytes <= 2 * cpu.l2:  # one block that is a little too large reads the weight once
