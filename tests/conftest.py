@@ -1,5 +1,6 @@
 """What all tests share: one fixed Hypothesis profile, and a library whose caches, wisdom and threads are as at the start."""
 
+import gc
 import os
 import shutil
 import signal
@@ -24,6 +25,13 @@ for name in ("CPUCONV_NUM_THREADS", "CPUCONV_VERBOSE", "CPUCONV_MAX_ISA"):
 
 # Now, not in a fixture: plans are made while tests are collected. Subprocesses inherit it.
 os.environ["CPUCONV_CACHE_DIR"] = tempfile.mkdtemp(prefix="cpuconv-tests-")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tests_are_no_garbage():
+    """A hundred thousand tests and their reports stay to the end: to look for garbage among them took a quarter of the run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

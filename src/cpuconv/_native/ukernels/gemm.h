@@ -170,7 +170,7 @@ IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long 
 }
 
 /* Tile `index` of `count` on one panel, and as many after it, `most` in all, as need nothing else; returns their number. The first ones fetch what B
-   is next, a share of each row of B that is a line, or up to two where tiles are few: were all of it read by the first tile of the next product, that one
+   is next, a share of each row of B that is half a line, or up to two where tiles are few: were all of it read by the first tile of the next product, that one
    would wait for L3, and Winograd of many channels took up to 1.8 times as long. The shares are as even as can be (of three tiles 4/3 lines each: a Xeon,
    whose L3 gives little at a time, needs 0.95 of the time of two lines in two of them). */
 INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long index, long count, long most) {
@@ -186,7 +186,7 @@ INLINE long FN(gemm_some)(FN(tile) *t, const int far, long nv, long height, long
     }
 #endif
     const int rows = t->next_row > 0;
-    const long even = VL / 2 * ceil_div(2 * (int)nv, (int)count), share = rows ? 2 * VL : MIN(2 * VL, MAX(VL, even)), fetches = far && share * index < nv * VL;
+    const long even = VL / 2 * ceil_div(2 * (int)nv, (int)count), share = rows ? 2 * VL : MIN(2 * VL, MAX(LINE_BYTES / 2 / (long)sizeof(T), even)), fetches = far && share * index < nv * VL;
     if (fetches) { /* of rows of their own a line of each, and the one before it of the next row */
         const long next = t->b + t->segments->b * t->ldb + t->next - (t->a + t->segments->a); /* from A */
         t->ahead = next + (rows ? VL * (2 * index + 1) : t->span / (nv * VL) * share * index);
