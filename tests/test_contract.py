@@ -32,6 +32,7 @@ from shapes import FEW, FORMS, PROBLEMS, WHOLE_LINES, both_layouts, other_images
 
 ALL = both_layouts(PROBLEMS)
 HERE = CPUS[-1:]
+OTHER = replace(CPUS[-1], model="Intel(R) Xeon(R) Processor" if CPUS[-1].halves else "another")
 RELU = Activation("clip", (0.0, float("inf")))
 CACHED = 8 << 20  # of common.h
 ACTIVATIONS = [
@@ -81,6 +82,12 @@ def test_integers_are_exact(algorithm, problem, cpu):
     """Under plain summation; it finds any tap or channel that is lost, doubled or misplaced, however small its part."""
     arrays = integers(problem)
     np.testing.assert_array_equal(run(algorithm.build(problem, cpu), arrays), reference.forward(problem, *arrays))
+
+
+@each([with_epilogue(p) for p in with_dtype(ALL, "f32", "f64") if 0 < p.ocg % 16 <= 8 < p.ocg], [OTHER])
+def test_panels_of_another_model_of_this_cpu(algorithm, problem, cpu):
+    """With AVX-512, those of some models may end in half a vector."""
+    check_normal(algorithm.build(problem, cpu))
 
 
 @each([with_epilogue(p) for p in both_layouts(FEW)])

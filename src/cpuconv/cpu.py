@@ -87,6 +87,16 @@ class Cpu:
         """Whether L3 lies across a mesh of many cores, as an Intel Xeon's, of which one reads 10 bytes a cycle; AMD's give 18 to 27."""
         return self.rates.l3 < 15 * self.rates.ghz
 
+    @property
+    def halves(self) -> bool:
+        """Whether two multiply-adds of half vectors take as long as one of whole ones, as on an AMD Zen 4 with AVX-512: there, panels may end in
+        half a vector. It is of the model, not measured: what was packed stays as it is."""
+        return self.isa_row.vector_bytes == 64 and typical_rates(self.isa_row, self.model).fma_per_cycle < 1.5
+
+    def packed_columns(self, dtype: str, columns: int) -> int:
+        """Columns of a GEMM operand after padding to panels."""
+        return core.packed_columns(self.isa, dtype, self.halves, columns)
+
     def peak(self, dtype: str) -> float:
         """Floating-point operations a second of one core in multiply-adds."""
         return 2e9 * self.ghz * self.fma_per_cycle * self.vector_length(dtype)

@@ -130,5 +130,5 @@ def _convolution(p: Problem, machine: cpu.Cpu) -> core.Convolution:
     halo = (p.kh - 1) * p.dilation[0]
     rows = max(machine.l2 // 2 // (p.iw * p.icg * p.itemsize) - halo, 2 * halo) // p.stride[0]
     return core.Convolution(
-        machine.isa, p.dtype, core.INVOLUTION, native.geometry(p), native.activation(None), native.Blocking(max(1, min(rows, -(-p.oh // 4))))
+        machine.isa, p.dtype, core.INVOLUTION, native.geometry(p, machine), native.activation(None), native.Blocking(max(1, min(rows, -(-p.oh // 4))))
     )

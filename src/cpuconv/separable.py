@@ -227,7 +227,7 @@ def _band(pointwise: Problem, rows: int, machine: cpu.Cpu) -> native.NativePlan:
 def _plan(algorithm: Depthwise | ImplicitGemm, kind: int, p: Problem, machine: cpu.Cpu, **changes: Any) -> native.NativePlan:
     """The algorithm's plan, but for some of its blocking."""
     blocking = algorithm.blocking(p, machine)._replace(**changes)
-    convolution = core.Convolution(machine.isa, p.dtype, kind, native.geometry(p), native.activation(p.epilogue.activation), blocking)
+    convolution = core.Convolution(machine.isa, p.dtype, kind, native.geometry(p, machine), native.activation(p.epilogue.activation), blocking)
     return replace(algorithm.build(p, machine), convolution=convolution)
 
 

@@ -41,9 +41,9 @@ def int8_dot(str isa):
     return kernels.dot_length, bool(kernels.x_signed)
 
 
-def packed_columns(str isa, str dtype, long columns):
-    """Columns of a GEMM operand after padding to panels."""
-    return find_family(isa, dtype).gemm_packed_size(1, columns)
+def packed_columns(str isa, str dtype, bint halves, long columns):
+    """Columns of a GEMM operand after padding to panels, which may end in half a vector."""
+    return find_family(isa, dtype).gemm_packed_size(halves, 1, columns)
 
 
 def spend_cycles(long count):
@@ -109,7 +109,7 @@ cdef object no_workspace():
 
 
 cdef int set_geometry(conv_geometry *g, values) except -1:
-    (g.n, g.ic, g.ih, g.iw, g.oc, g.kh, g.kw, g.sh, g.sw, g.pt, g.pl, g.dh, g.dw, g.groups, g.oh, g.ow, g.nhwc) = values
+    (g.n, g.ic, g.ih, g.iw, g.oc, g.kh, g.kw, g.sh, g.sw, g.pt, g.pl, g.dh, g.dw, g.groups, g.oh, g.ow, g.nhwc, g.halves) = values
     return 0
 
 

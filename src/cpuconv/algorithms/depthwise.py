@@ -54,6 +54,6 @@ class Depthwise:
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem
         convolution = core.Convolution(
-            cpu.isa, p.dtype, core.DEPTHWISE, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
+            cpu.isa, p.dtype, core.DEPTHWISE, native.geometry(p, cpu), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
         return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, rewrites=True)

@@ -204,7 +204,7 @@ class Direct:
         context = np.zeros(1, direct.CONTEXT)
         c = context[0]
         keys = ("n", "ic", "ih", "iw", "oc", "kh", "kw", "sh", "sw", "pt", "pl", "dh", "dw", "groups", "oh", "ow")
-        for key, value in zip(keys, native.geometry(p), strict=False):
+        for key, value in zip(keys, native.geometry(p, cpu), strict=False):
             c[key] = value
         for key in ("rows", "columns", "pitch", "plane", "flat", "scratch"):
             c[key] = getattr(t, key)

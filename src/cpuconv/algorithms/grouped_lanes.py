@@ -63,6 +63,6 @@ class GroupedLanes:
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem
         convolution = core.Convolution(
-            cpu.isa, p.dtype, core.GROUPED_LANES, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
+            cpu.isa, p.dtype, core.GROUPED_LANES, native.geometry(p, cpu), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
         return native.NativePlan(p, self.estimate(p, cpu), (self.name, cpu.isa), convolution, rewrites=True)

@@ -74,7 +74,7 @@ class Im2col:
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem
         convolution = core.Convolution(
-            cpu.isa, p.dtype, core.IM2COL, native.geometry(p), native.activation(p.epilogue.activation),
+            cpu.isa, p.dtype, core.IM2COL, native.geometry(p, cpu), native.activation(p.epilogue.activation),
             self.blocking(p, cpu), gemm_addresses()[p.dtype],
         )  # fmt: skip
         return native.NativePlan(p, self.estimate(p, cpu), (native.AS_IT_IS, 0), convolution, packs=False)

@@ -33,7 +33,7 @@ MANY_PIXELS = 4 * PIXELS  # at most, of NHWC; as many where each block packs the
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 11
+    version = 12
     plain = True
     strided = True
     turns = True
@@ -55,7 +55,7 @@ class ImplicitGemm:
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
         rest = p.oh * p.ow - self._few_pixels(p, cpu)
         near = p.ocg * p.k * p.itemsize <= FAR
-        full = rest == 0 or (near and 16 * core.packed_columns(cpu.isa, p.dtype, rest) <= 17 * rest)  # pixels in vectors must fill them
+        full = rest == 0 or (near and 16 * cpu.packed_columns(p.dtype, rest) <= 17 * rest)  # pixels in vectors must fill them
         return p.layout == "nchw" and ((p.kh * p.kw == 1 and full) or p.ocg <= cpu.vector_length(p.dtype) // 2)
 
     def _few_outputs(self, p: Problem, cpu: Cpu) -> bool:
@@ -87,7 +87,7 @@ class ImplicitGemm:
             near = native.near_sum(p.k, min(nr, p.oh * p.ow), p.itemsize, cpu)
             kc = near or max(64, min(512, cpu.l2 // 3 // (pixels * p.itemsize)))  # else all panels of a block stay in L2
             return native.Blocking(pixels, kc=kc, stream=native.streams(p, cpu))
-        columns = min(nr, core.packed_columns(cpu.isa, p.dtype, p.ocg))
+        columns = min(nr, cpu.packed_columns(p.dtype, p.ocg))
         near = None if self._streamed(p, cpu) else native.near_sum(p.k, columns, p.itemsize, cpu)
         kc = near or max(64, min(512, cpu.l2 // 5 // (nr * p.itemsize)))  # else a panel's piece stays in L2
         if p.layout == "nhwc":
@@ -114,7 +114,7 @@ class ImplicitGemm:
         if self._channel_rows(p, cpu):
             pixels = p.oh * p.ow
             few = self._few_pixels(p, cpu)
-            waste = (few + (core.packed_columns(cpu.isa, p.dtype, pixels - few) if pixels > few else 0)) / pixels
+            waste = (few + (cpu.packed_columns(p.dtype, pixels - few) if pixels > few else 0)) / pixels
             height = p.ocg / math.ceil(p.ocg / 6)  # of a tile, beside whose multiply-adds count those that its begin and end cost
             begin = 24 if cpu.isa_row.vector_bytes == 64 else 60
             compute = p.flops * waste / cpu.peak(p.dtype) * (1 + begin * cpu.quickness / (p.k * height))
@@ -130,7 +130,7 @@ class ImplicitGemm:
             compute = p.n * p.oc * p.oh * p.ow * (p.k * taps.valid_share(p) / vl + parts + 3.5) * cycle  # adding up the lanes of a sum
             workspace = offsets + vl * p.k * p.itemsize
         else:
-            waste = core.packed_columns(cpu.isa, p.dtype, p.ocg) / p.ocg
+            waste = cpu.packed_columns(p.dtype, p.ocg) / p.ocg
             share = taps.valid_share(p)
             # visiting the accumulators costs some steps of the summation; in tiles of 16 registers the more, the narrower they are
             width = math.ceil(p.ocg / vl) / max(1, math.ceil(p.ocg / vl) // 2)
@@ -142,7 +142,7 @@ class ImplicitGemm:
                 compute *= 1.25
             if p.ocg not in (vl // 2, vl) and p.ocg < vl:  # such tiles are computed apart, and copied
                 compute += p.n * p.groups * p.oh * p.ow * 14 * self._sums(p) * cycle
-            panels = math.ceil(core.packed_columns(cpu.isa, p.dtype, p.ocg) / _panel_columns(p, cpu))
+            panels = math.ceil(cpu.packed_columns(p.dtype, p.ocg) / _panel_columns(p, cpu))
             compute += p.n * p.groups * panels * self._lost_cycles(p) * cycle
             workspace = offsets
             if p.layout == "nchw":
@@ -150,7 +150,7 @@ class ImplicitGemm:
                 strip = self._strip_rows(read, b.block) * read.iw
                 bands = math.ceil(p.oh / b.block)
                 compute += p.n * (bands * strip * p.ic + p.oc * p.oh * p.ow) * 10 / vl * cycle  # the transposes
-                workspace += (strip * min(p.icg, b.channels) + b.block * p.ow * core.packed_columns(cpu.isa, p.dtype, p.ocg)) * p.itemsize
+                workspace += (strip * min(p.icg, b.channels) + b.block * p.ow * cpu.packed_columns(p.dtype, p.ocg)) * p.itemsize
         weight = p.oc * p.k * p.itemsize
         traffic = (p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow)) * p.itemsize + weight
         seconds = 1e-6 + max(compute / 0.97, traffic / cpu.bandwidth(traffic))
@@ -166,7 +166,7 @@ class ImplicitGemm:
     def build(self, problem: Problem, cpu: Cpu) -> native.NativePlan:
         p = problem
         convolution = core.Convolution(
-            cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
+            cpu.isa, p.dtype, core.IMPLICIT_GEMM, native.geometry(p, cpu), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
         packs, bias_columns = not self._as_it_is(p, cpu), convolution.bias_columns()
         weight_format = (self.name, cpu.isa, convolution.weight_form()) if packs else (native.AS_IT_IS, bias_columns)
@@ -177,7 +177,7 @@ class UnpackedGemm(ImplicitGemm):
     """On a weight that is used once, so that it does not pay to pack it first: pieces are packed for each block of pixels, when their turn comes."""
 
     name = "unpacked_gemm"
-    version = 7
+    version = 8
     turns = False
 
     def supports(self, problem: Problem, cpu: Cpu) -> Rejection | None:

@@ -50,7 +50,7 @@ def convolution(p: Problem, cpu: Cpu, kind: int, rows: int, channels: int = 0) -
     ints = depth.size, depth.kernel, depth.stride, depth.before, depth.dilation, depth.out
     kinds = types(p.dtype)
     signs = kinds.x == np.int8, kinds.y == np.int8, kinds.y.itemsize == 1
-    return core.Int8Convolution(cpu.isa, kind, native.geometry(p), ints, rows, channels, signs)
+    return core.Int8Convolution(cpu.isa, kind, native.geometry(p, cpu), ints, rows, channels, signs)
 
 
 @dataclass(frozen=True)

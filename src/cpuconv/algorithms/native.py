@@ -44,10 +44,11 @@ class Blocking(NamedTuple):
     points: tuple[float, ...] = ()
 
 
-def geometry(p: Problem) -> tuple[int, ...]:
+def geometry(p: Problem, cpu: Cpu) -> tuple[int, ...]:
     """The ints of conv_geometry, in order."""
     top, _, left, _ = p.padding
-    return (p.n, p.ic, p.ih, p.iw, p.oc, p.kh, p.kw, *p.stride, top, left, *p.dilation, p.groups, p.oh, p.ow, int(p.layout == "nhwc"))
+    flags = int(p.layout == "nhwc"), int(cpu.halves)
+    return (p.n, p.ic, p.ih, p.iw, p.oc, p.kh, p.kw, *p.stride, top, left, *p.dilation, p.groups, p.oh, p.ow, *flags)
 
 
 def activation(a: Activation | None) -> tuple[int, float, float]:
@@ -210,4 +211,4 @@ class WeightPlan:
 def weight_plan(p: Problem, cpu: Cpu, cost: Cost, blocking: WeightBlocking, depthwise: bool) -> WeightPlan:
     a = p.depth or Axis(1, 1)
     depth = (a.size, a.out, a.kernel, a.stride, a.before, a.dilation)
-    return WeightPlan(p, cost, core.WeightGradient(cpu.isa, p.dtype, geometry(p), depth, blocking, depthwise))
+    return WeightPlan(p, cost, core.WeightGradient(cpu.isa, p.dtype, geometry(p, cpu), depth, blocking, depthwise))

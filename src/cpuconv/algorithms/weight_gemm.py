@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-from cpuconv._native import core
 from cpuconv.algorithms import native
 from cpuconv.cpu import Cpu
 from cpuconv.plan import Cost, Rejection
@@ -34,7 +33,7 @@ class WeightGemm:
 
     def _tasks(self, p: Problem, cpu: Cpu, channels: int) -> tuple[int, int]:
         """Parts of a group's input channels, and of its output channels."""
-        columns = core.packed_columns(cpu.isa, p.dtype, p.ocg)
+        columns = cpu.packed_columns(p.dtype, p.ocg)
         return math.ceil(p.icg / channels), math.ceil(columns / channels)
 
     def blocking(self, p: Problem, cpu: Cpu) -> native.WeightBlocking:
@@ -49,7 +48,7 @@ class WeightGemm:
         p, b = problem, self.blocking(problem, cpu)
         vl, cycle = cpu.vector_length(p.dtype), 1e-9 / cpu.ghz
         m, n = self._tasks(p, cpu, b.channels)
-        columns = core.packed_columns(cpu.isa, p.dtype, p.ocg)
+        columns = cpu.packed_columns(p.dtype, p.ocg)
         taps = math.prod(a.kernel for a in p.axes)
         rows = p.icg if p.icg * p.itemsize >= LINE else p.icg * p.kw
         # a step loads its vectors and rows besides multiplying them

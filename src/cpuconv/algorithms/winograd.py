@@ -32,7 +32,7 @@ ERROR_ONE_AXIS = {4: (10.0, 0.8), 6: (15.0, 1.6), 7: (20.0, 2.2), 8: (30.0, 3.0)
 class Winograd:
     """F(m,r) along the axes of r taps; the other axis may have one tap. Stride 2 is for 3x3: F(m,2) on the even samples, the odd ones as they are."""
 
-    version = 9
+    version = 10
     plain = False
     strided = True
     turns = True
@@ -101,7 +101,7 @@ class Winograd:
         convolution = self._convolution(p, cpu)
         (dh, dw), n = p.dilation, nh * nw
         tiles = p.n * p.groups * dh * math.ceil(math.ceil(p.oh / dh) / mh) * dw * math.ceil(math.ceil(p.ow / dw) / mw)
-        lanes = core.packed_columns(cpu.isa, p.dtype, p.ocg)
+        lanes = cpu.packed_columns(p.dtype, p.ocg)
         weight = convolution.packed_size() * p.itemsize
         gemm = 2 * tiles * n * p.icg * lanes / cpu.peak(p.dtype) * (1 + 4 * cpu.quickness / p.icg)
         # the weight is read once for each block of tiles: from L3 during the products; from memory half of it besides, all of one that fills L3
@@ -130,7 +130,7 @@ class Winograd:
 
     def _convolution(self, p: Problem, cpu: Cpu) -> core.Convolution:
         return core.Convolution(
-            cpu.isa, p.dtype, core.WINOGRAD, native.geometry(p), native.activation(p.epilogue.activation), self.blocking(p, cpu)
+            cpu.isa, p.dtype, core.WINOGRAD, native.geometry(p, cpu), native.activation(p.epilogue.activation), self.blocking(p, cpu)
         )
 
     def _weight_transform(self, taps: int) -> Array:

@@ -1,6 +1,6 @@
 /* The GEMM that all families share: tiles of micro-kernels over a B packed in panels. A panel is [k][nr]; the columns of
-   B are divided into panels of up to NV_MAX vectors, as even as can be, and, where it saves lanes, one of half a vector. Of 3, which leave no register
-   over, there is one at most, so that no panel is but one vector, whose loads bind. */
+   B are divided into panels of up to NV_MAX vectors, as even as can be. Of 3, which leave no register over, there is one at most, so that no panel is but
+   one vector, whose loads bind. Columns are padded to vectors, or, where that saves time (conv_geometry), the last panel is of half a vector. */
 typedef struct {
     const T *a, *b, *z;              /* z: what is added to A B (a residual, or C itself), or NULL */
     T *c;
@@ -8,7 +8,7 @@ typedef struct {
     const long *aoff, *coff, *zoff;  /* of rows */
     const segment *segments;
     long count, ldb, step;           /* segments; between rows of B; between columns of A */
-    int clip, stream;                /* stream: C goes past the caches */
+    int clip, stream, narrow;        /* stream: C goes past the caches; narrow: of the last vector, half is stored */
     T low, high;
     long span;                       /* elements of B, 0 if it is read in place */
     long next, next_row;             /* from B to what it is next, where that comes from beyond L2, else 0; between rows of that, 0 if it is packed */
@@ -123,18 +123,24 @@ INLINE int FN(copies)(const FN(panel) *p, long rows) { return p->nv == FN(COPIED
 /* Panels of v whole vectors. */
 INLINE long FN(whole_panels)(long v) { return NV_MAX == 3 ? MAX(v > 0, v / 2) : (v + NV_MAX - 1) / NV_MAX; }
 
-INLINE long FN(panel_count)(long n) {
-    long v = n / VL, rest = n % VL, half = HALF_VECTORS && rest && rest <= VL / 2;
-    v += rest && !half;
+/* Vectors that divide n columns, and whether there is one of half a vector besides. */
+INLINE long FN(vectors)(int halves, long n, int *half) {
+    const long v = n / VL, rest = n % VL;
+    *half = HALF_VECTORS && rest && rest <= VL / 2 && (halves || !v);
+    return v + (rest && !*half);
+}
+
+INLINE long FN(panel_count)(int halves, long n) {
+    int half;
+    const long v = FN(vectors)(halves, n, &half);
     return FN(whole_panels)(v) + half;
 }
 
 /* Panel `index` of the ones that divide n columns. */
-INLINE FN(panel) FN(panel_at)(long n, long index) {
-    long v = n / VL, rest = n % VL, half = HALF_VECTORS && rest && rest <= VL / 2;
-    v += rest && !half;
-    long count = FN(whole_panels)(v);
-    if (index == count) return (FN(panel)){0, v * VL, VL / 2, rest};
+INLINE FN(panel) FN(panel_at)(int halves, long n, long index) {
+    int half;
+    const long v = FN(vectors)(halves, n, &half), count = FN(whole_panels)(v);
+    if (index == count) return (FN(panel)){0, v * VL, VL / 2, n - v * VL};
     /* in 32 bits: of 64, a division takes as long as many multiply-adds */
     long each = (uint32_t)v / (uint32_t)count, wide = v - each * count, nv = each + (index < wide);
     long column = VL * (index * each + (index < wide ? index : wide)), left = n - column;
@@ -142,12 +148,16 @@ INLINE FN(panel) FN(panel_at)(long n, long index) {
 }
 
 /* Columns of the packed form. */
-INLINE long FN(padded)(long n) {
-    FN(panel) last = FN(panel_at)(n, FN(panel_count)(n) - 1);
+INLINE long FN(padded)(int halves, long n) {
+    FN(panel) last = FN(panel_at)(halves, n, FN(panel_count)(halves, n) - 1);
     return last.column + last.nr;
 }
 
-static long FN(gemm_packed_size)(long k, long n) { return k * FN(padded)(n); }
+/* Whether of the panel's last vector just half exists: tiles store that much of it (but do not add to it), and are not computed apart. On an Intel Xeon,
+   and with AVX2, 1x1 of 24 (12) outputs take 0.8 of the time of a panel of one vector and another of half a one, whose loads bind; 40 to 120 take 0.9 to 1.0. */
+INLINE int FN(ends_in_half)(const FN(tile) *t, const FN(panel) *p) { return HALF_VECTORS && p->nv >= 2 && p->valid == p->nr - VL / 2 && !t->z; }
+
+static long FN(gemm_packed_size)(int halves, long k, long n) { return k * FN(padded)(halves, n); }
 
 /* A tile whose last columns do not exist: computed apart and copied. */
 IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long height) {
@@ -219,12 +229,13 @@ INLINE void FN(next_offsets)(FN(tile) *t, long rows) {
    or, where those are 0, the offsets of rows are. */
 INLINE void FN(gemm_tiles)(FN(tile) t, const FN(panel) *p, long rows, long a_step, long c_step) {
     const int nv = p->nv, far = t.next != 0, mr = FN(tallest)(&t, nv, p->nr), tiles = ((int)rows + mr - 1) / mr, low = (int)rows / tiles, higher = (int)rows % tiles;
+    t.narrow = FN(ends_in_half)(&t, p);
     const int copied = t.copy != NULL; /* by a tile that fetches nothing */
     for (long i = 0, some; i < tiles; i += some) {
         const long height = low + (i < higher);
         t.a_step = height * a_step;
         t.c_step = height * c_step;
-        if (p->valid == p->nr) some = FN(gemm_some)(&t, far, nv, height, i - copied, tiles, c_step ? (i < higher ? higher : tiles) - i : 1);
+        if (p->valid == p->nr || t.narrow) some = FN(gemm_some)(&t, far, nv, height, i - copied, tiles, c_step ? (i < higher ? higher : tiles) - i : 1);
         else {
             FN(gemm_edge)(&t, p, height);
             some = 1;
@@ -285,6 +296,7 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
     }
     for (long j = 0; j < count; j++) {
         tiles[j].aoff = even ? first_a : aoff;
+        tiles[j].narrow = FN(ends_in_half)(tiles + j, panels + j);
         tiles[j].coff = tiles[j].zoff = even ? first_c : coff;
     }
     const int mr = MIN(FN(gemm_mr)[0][panels[0].nv], FN(gemm_mr)[0][panels[count - 1].nv]); /* of the widest, and of half a vector if that is the last */
@@ -292,7 +304,7 @@ IN_MEMORY static void FN(gemm_across)(FN(tile) *tiles, const FN(panel) *panels, 
     for (int i = 0; i < n; i++) {
         const long height = low + (i < higher);
         for (long j = 0; j < count; j++) {
-            if (panels[j].valid == panels[j].nr) FN(gemm_ukernels)[0][panels[j].nv][height - 1](tiles + j);
+            if (panels[j].valid == panels[j].nr || tiles[j].narrow) FN(gemm_ukernels)[0][panels[j].nv][height - 1](tiles + j);
             else FN(gemm_edge)(tiles + j, panels + j, height);
             if (even) FN(step_down)(tiles + j, height, a_step, c_step);
             else FN(next_offsets)(tiles + j, height);

@@ -69,6 +69,17 @@ INLINE void UK(body)(const int mr, const int nv, const int far, const int copyin
             continue;
         }
 #endif
+#if UNV > 1 && HALF_VECTORS
+        if (nv >= 2 && t->narrow) {
+            UNROLL for (int i = 0; i < mr; i++) {
+                T *const row = to + coff[i];
+                UNROLL for (int j = 0; j < nv - 1; j++) *(UVECU *)(row + j * UVL) = acc[i][j];
+                const UVEC last = acc[i][nv - 1];
+                __builtin_memcpy(row + (nv - 1) * UVL, &last, VB / 2);
+            }
+            continue;
+        }
+#endif
 #if UNV > 1
         if (t->stream) {
             UNROLL for (int i = 0; i < mr; i++) {
