@@ -52,10 +52,14 @@ class ImplicitGemm:
         rest = p.oh * p.ow % vl
         return rest if _unpadded_1x1(p) and p.icg % vl == 0 and rest <= few else 0
 
+    def _in_panels(self, p: Problem, cpu: Cpu, pixels: int) -> int:
+        """So many pixels with padding: PIXEL_HALVES of implicit_gemm.h."""
+        return core.packed_columns(cpu.isa, p.dtype, True, pixels)
+
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:
         rest = p.oh * p.ow - self._few_pixels(p, cpu)
         near = p.ocg * p.k * p.itemsize <= FAR
-        full = rest == 0 or (near and 16 * cpu.packed_columns(p.dtype, rest) <= 17 * rest)  # pixels in vectors must fill them
+        full = rest == 0 or (near and 16 * self._in_panels(p, cpu, rest) <= 17 * rest)  # pixels in vectors must fill them
         return p.layout == "nchw" and ((p.kh * p.kw == 1 and full) or p.ocg <= cpu.vector_length(p.dtype) // 2)
 
     def _few_outputs(self, p: Problem, cpu: Cpu) -> bool:
@@ -114,7 +118,7 @@ class ImplicitGemm:
         if self._channel_rows(p, cpu):
             pixels = p.oh * p.ow
             few = self._few_pixels(p, cpu)
-            waste = (few + (cpu.packed_columns(p.dtype, pixels - few) if pixels > few else 0)) / pixels
+            waste = (few + (self._in_panels(p, cpu, pixels - few) if pixels > few else 0)) / pixels
             height = p.ocg / math.ceil(p.ocg / 6)  # of a tile, beside whose multiply-adds count those that its begin and end cost
             begin = 24 if cpu.isa_row.vector_bytes == 64 else 60
             compute = p.flops * waste / cpu.peak(p.dtype) * (1 + begin * cpu.quickness / (p.k * height))

@@ -17,11 +17,14 @@ INLINE long FN(few_pixels)(const conv_geometry *g) {
     return FN(unpadded_1x1)(g) && g->ic / g->groups % VL == 0 && rest <= FN(FEW_PIXELS) ? rest : 0;
 }
 
+/* Panels of pixels may end in half a vector on every CPU: it is one of many, and is read in place where a vector would reach too far. */
+enum { FN(PIXEL_HALVES) = 1 };
+
 /* Whether an NCHW image is computed by channel rows. */
 INLINE int FN(channel_rows)(const conv_geometry *g) {
     const long ocg = g->oc / g->groups, k = g->kh * g->kw * (g->ic / g->groups), pixels = g->oh * g->ow, rest = pixels - FN(few_pixels)(g);
     const int far = ocg * k * (long)sizeof(T) > FAR; /* a weight that each panel of pixels would read from beyond L2 */
-    const int full = rest == 0 || (!far && 16 * FN(padded)(g->halves, rest) <= 17 * rest);
+    const int full = rest == 0 || (!far && 16 * FN(padded)(FN(PIXEL_HALVES), rest) <= 17 * rest);
     return !g->nhwc && ((g->kh * g->kw == 1 && full) || ocg <= VL / 2);
 }
 
