@@ -154,7 +154,7 @@ INLINE long FN(padded)(int halves, long n) {
 }
 
 /* Whether of the panel's last vector just half exists: tiles store that much of it (but do not add to it), and are not computed apart. On an Intel Xeon,
-   and with AVX2, 1x1 of 24 (12) outputs take 0.8 of the time of a panel of one vector and another of half a one, whose loads bind; 40 to 120 take 0.9 to 1.0. */
+   and with AVX2, 1x1 of 24 (12) outputs take 0.84 to 0.9 of the time of a panel of one vector and another of half a one, whose loads bind; 40 to 120 take 0.9 to 1.0. */
 INLINE int FN(ends_in_half)(const FN(tile) *t, const FN(panel) *p) { return HALF_VECTORS && p->nv >= 2 && p->valid == p->nr - VL / 2 && !t->z; }
 
 static long FN(gemm_packed_size)(int halves, long k, long n) { return k * FN(padded)(halves, n); }
