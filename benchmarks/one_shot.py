@@ -21,7 +21,7 @@ from cpuconv.bench.measure import data, minima
 from cpuconv.bench.report import geometric_mean, setting, table
 from cpuconv.planner import Budget
 
-ROUNDS = 6
+ROUNDS = 20  # of few, a busy second decides some
 
 
 @dataclass(frozen=True)
