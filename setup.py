@@ -49,6 +49,6 @@ core = Extension(
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     libraries=["m"],
-    depends=[*KERNELS, *(str(p) for p in NATIVE.glob("core.p*"))],
+    depends=[*KERNELS, *(str(p) for p in NATIVE.glob("*.px*"))],
 )
 setup(ext_modules=cythonize([core], include_path=[str(NATIVE)]), cmdclass={"build_ext": BuildExt})

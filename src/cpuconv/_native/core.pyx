@@ -1,9 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Passes arguments to the C kernels and releases the GIL. Arrays come as C-contiguous buffers; nothing is checked but that."""
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uintptr_t
-from numpy import dtype, float32, float64, ndarray
 
 ACTIVATIONS = (None, "clip", "leaky_relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "gelu")
 """Names in the order of the C enumeration."""
@@ -56,56 +54,7 @@ def spend_cycles(long count):
     return x
 
 
-cdef class Buffer:
-    """A pointer to an array's first element that keeps the array alive; NULL for None."""
-    cdef Py_buffer view
-    cdef bint held
-
-    def __cinit__(self, array, bint writable=False, bint strided=False):
-        if array is not None:
-            PyObject_GetBuffer(array, &self.view, (PyBUF_STRIDES if strided else PyBUF_SIMPLE) | (PyBUF_WRITABLE if writable else 0))
-            self.held = True
-
-    def __dealloc__(self):
-        if self.held:
-            PyBuffer_Release(&self.view)
-
-    cdef void *pointer(self) noexcept:
-        return self.view.buf if self.held else NULL
-
-    cdef const void *end(self) noexcept:
-        """One past the last element, of an array that is not empty."""
-        cdef size_t offset = self.view.itemsize
-        for i in range(self.view.ndim):
-            offset += (self.view.shape[i] - 1) * max(self.view.strides[i], 0)
-        return <const char *>self.view.buf + offset
-
-    cdef conv_strides strides(self, bint nhwc) noexcept:
-        """Of an image array, in elements."""
-        cdef conv_strides s
-        cdef Py_ssize_t size = self.view.itemsize
-        cdef int last = self.view.ndim - 1, width = last - 1 if nhwc else last
-        s.image, s.channel = self.view.strides[0] // size, self.view.strides[last if nhwc else 1] // size
-        s.row, s.pixel = self.view.strides[width - 1] // size, self.view.strides[width] // size
-        return s
-
-    cdef conv_weight weight(self, bint nhwc) noexcept:
-        """Of a weight's array, HWIO or OIHW."""
-        cdef conv_weight w
-        cdef Py_ssize_t size = self.view.itemsize
-        cdef int output = 3 if nhwc else 0, row = 0 if nhwc else 2
-        w.first, w.end = self.view.buf, self.end()
-        w.output, w.channel = self.view.strides[output] // size, self.view.strides[2 if nhwc else 1] // size
-        w.row, w.column = self.view.strides[row] // size, self.view.strides[row + 1] // size
-        return w
-
-    cdef long slice(self, bint nhwc) noexcept:
-        """Elements between the slices of a 3-D image array; 0 for a 2-D one."""
-        return self.view.strides[1 if nhwc else 2] // self.view.itemsize if self.view.ndim == 5 else 0
-
-
-cdef object no_workspace():
-    return MemoryError("convolution: no memory for the workspace of a thread")
+include "arrays.pxi"
 
 
 cdef int set_geometry(conv_geometry *g, values) except -1:
@@ -223,72 +172,6 @@ cdef class Convolution:
         return self.family.im2col(&self.g, &self.blocking, t, self.act, &self.blas, threads)
 
 
-cdef conv_strides packed_strides(long channels, long rows, long pixels, bint nhwc) noexcept:
-    """Of a C-contiguous image array."""
-    cdef conv_strides s
-    s.image = channels * rows * pixels
-    s.channel, s.row, s.pixel = (1, pixels * channels, channels) if nhwc else (rows * pixels, pixels, 1)
-    return s
-
-
-cdef class Fixed:
-    """What runs the short way: on C-contiguous arrays of given shapes and dtype."""
-    cdef object dtype
-    cdef Py_ssize_t x_shape[8]
-    cdef Py_ssize_t y_shape[8]
-    cdef int ndim
-    cdef Py_ssize_t itemsize
-
-    cdef int expect(self, x_shape, y_shape, bint f64) except -1:
-        self.ndim, self.itemsize = len(x_shape), 8 if f64 else 4
-        self.dtype = dtype(float64 if f64 else float32)  # the very object that NumPy gives its arrays
-        for i in range(self.ndim):
-            self.x_shape[i], self.y_shape[i] = x_shape[i], y_shape[i]
-        return 0
-
-    cdef int compute(self, const void *x, const void *x_end, void *y, int threads) noexcept nogil:
-        return 0
-
-    def run(self, x, y, int threads):
-        """Compute y from x; or, where they are not arrays of the dtype that fit, or overlap, return False and do nothing."""
-        cdef Py_buffer bx, by
-        cdef const void *x_end
-        cdef int status = 0
-        cdef bint fits
-        if type(x) is not ndarray or type(y) is not ndarray or x.dtype is not self.dtype or y.dtype is not self.dtype:
-            return False
-        PyObject_GetBuffer(x, &bx, PyBUF_STRIDES)
-        try:
-            PyObject_GetBuffer(y, &by, PyBUF_STRIDES)
-            try:
-                fits = self.fits(&bx, self.x_shape) and self.fits(&by, self.y_shape) and not by.readonly
-                x_end = <const char *>bx.buf + bx.len
-                if fits and (x_end <= <const void *>by.buf or <const void *>(<const char *>by.buf + by.len) <= bx.buf):
-                    with nogil:
-                        status = self.compute(bx.buf, x_end, by.buf, threads)
-                else:
-                    return False
-            finally:
-                PyBuffer_Release(&by)
-        finally:
-            PyBuffer_Release(&bx)
-        if status:
-            raise no_workspace()
-        return True
-
-    cdef bint fits(self, const Py_buffer *b, const Py_ssize_t *shape) noexcept:
-        """Whether an array is of that shape, C-contiguous, aligned and not empty."""
-        cdef Py_ssize_t step = self.itemsize
-        cdef int i
-        if b.ndim != self.ndim or b.len == 0 or <uintptr_t>b.buf % <uintptr_t>step:
-            return False
-        for i in range(self.ndim - 1, -1, -1):
-            if b.shape[i] != shape[i] or (b.strides[i] != step and shape[i] != 1):
-                return False
-            step *= shape[i]
-        return True
-
-
 cdef class Bound(Fixed):
     """A Convolution with its packed weight and bias, for arrays of as many elements as its geometry's."""
     cdef Convolution convolution
@@ -371,94 +254,8 @@ cdef class BoundSeparable(Fixed):
         return separable_run(&job, threads)
 
 
-cdef class Int8Convolution:
-    """A convolution of 8-bit integers on one geometry: `pack` the lanes of the weight (GEMM), then `run`. Immutable; safe from many threads at once.
-
-    kind: IMPLICIT_GEMM or DEPTHWISE; geometry: the ints of conv_geometry in order; depth: (size, taps, stride, front padding, dilation, outputs); rows: of outputs that a task takes;
-    channels: that it takes (DEPTHWISE, NCHW).
-    signs: whether x, and an 8-bit y, are signed, and whether y is of 8 bits.
-    """
-    cdef const int8_ukernels *kernels
-    cdef const conv_family *floats
-    cdef int8_geometry q
-    cdef conv_blocking blocking
-    cdef int kind
-    cdef bint x_signed, y_signed
-
-    def __init__(self, str isa, int kind, geometry, depth, long rows, long channels, signs):
-        self.kernels, self.floats = find_isa(isa).int8, find_family(isa, "f32")
-        set_geometry(&self.q.g, geometry)
-        self.q.id, self.q.kd, self.q.sd, self.q.pf, self.q.dd, self.q.od = depth
-        self.kind, self.blocking.block, self.blocking.channels = kind, rows, channels
-        self.x_signed, self.y_signed, self.q.bytes = signs
-
-    def form(self):
-        """Of the packed weight (GEMM): convolutions of equal form share theirs."""
-        return self.kernels.gemm_form(&self.q)
-
-    def packed_size(self):
-        """Lanes of the packed weight."""
-        return self.kernels.gemm_packed_size(&self.q)
-
-    def pack(self, lanes, packed):
-        cdef Buffer w = Buffer(lanes), p = Buffer(packed, True)
-        with nogil:
-            self.kernels.gemm_pack(&self.q, <const int32_t *>w.view.buf, <int32_t *>p.view.buf)
-
-    def run(self, x, weight, bias, w_zero, scale, int x_zero, int y_zero, y, int threads):
-        """x and y of 5 axes, in y's case of int32 or, with scale, of bytes; bias, w_zero and scale padded to panels; w_zero and scale may be None."""
-        cdef Buffer bx = Buffer(x, strided=True), bw = Buffer(weight), bb = Buffer(bias), bz = Buffer(w_zero), bs = Buffer(scale)
-        cdef Buffer by = Buffer(y, True, True)
-        cdef int8_tensors t
-        cdef int status = 0
-        if self.q.g.n == 0:
-            return
-        t.x, t.weight, t.bias, t.w_zero = bx.pointer(), <const int32_t *>bw.pointer(), <const int32_t *>bb.pointer(), <const int32_t *>bz.pointer()
-        t.scale, t.y = <const float *>bs.pointer(), by.pointer()
-        t.xs, t.ys, t.xs_depth, t.ys_depth = bx.strides(self.q.g.nhwc), by.strides(self.q.g.nhwc), bx.slice(self.q.g.nhwc), by.slice(self.q.g.nhwc)
-        t.x_signed, t.y_signed, t.x_zero, t.y_zero = self.x_signed, self.y_signed, x_zero, y_zero
-        with nogil:
-            if self.kind == IMPLICIT_GEMM:
-                status = self.kernels.gemm(&self.q, &t, self.blocking.block, threads)
-            else:
-                status = self.kernels.depthwise(&self.q, &t, self.floats, &self.blocking, threads)
-        if status:
-            raise no_workspace()
-
-
-cdef class WeightGradient:
-    """The gradient of a weight on one geometry. Immutable; safe from many threads at once.
-
-    geometry: the ints of conv_geometry in order; depth: those of conv_axis; blocking: (block, channels, chunks); depthwise: the kernel for
-    as many groups as channels of either kind, in 2-D.
-    """
-    cdef const conv_family *family
-    cdef conv_geometry g
-    cdef conv_axis depth
-    cdef conv_blocking blocking
-    cdef bint depthwise
-
-    def __init__(self, str isa, str dtype, geometry, depth, blocking, bint depthwise):
-        self.depthwise = depthwise
-        self.family = find_family(isa, dtype)
-        set_geometry(&self.g, geometry)
-        self.depth.size, self.depth.out, self.depth.taps, self.depth.stride, self.depth.pad, self.depth.dilation = depth
-        self.blocking.block, self.blocking.channels, self.blocking.chunks = blocking
-
-    def run(self, x, dy, dw, int threads):
-        """dw is C-contiguous."""
-        cdef Buffer bx = Buffer(x, strided=True), by = Buffer(dy, strided=True), bw = Buffer(dw, True)
-        cdef conv_gradient t
-        cdef int status
-        t.x, t.dy, t.dw, t.x_end, t.dy_end = bx.pointer(), by.pointer(), bw.pointer(), bx.end(), by.end()
-        t.xs, t.ys, t.x_slice, t.y_slice, t.depth = bx.strides(self.g.nhwc), by.strides(self.g.nhwc), bx.slice(self.g.nhwc), by.slice(self.g.nhwc), self.depth
-        with nogil:
-            if self.depthwise:
-                status = self.family.weight_depthwise(&self.g, &self.blocking, &t, threads)
-            else:
-                status = self.family.weight_gemm(&self.g, &self.blocking, &t, threads)
-        if status:
-            raise MemoryError("weight gradient: no memory for the workspace of a thread")
+include "int8.pxi"
+include "gradient.pxi"
 
 
 def awake():
