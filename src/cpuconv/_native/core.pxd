@@ -6,6 +6,9 @@ cdef extern from "ukernels/conv.h" nogil:
     ctypedef struct conv_geometry:
         long n, ic, ih, iw, oc, kh, kw, sh, sw, pt, pl, dh, dw, groups, oh, ow
         int nhwc, halves
+    ctypedef struct conv_columns:
+        long count
+        int halves
     ctypedef struct conv_activation:
         int kind
         double a, b
@@ -42,7 +45,7 @@ cdef extern from "ukernels/conv.h" nogil:
     ctypedef struct conv_blas:
         const void *gemm
     ctypedef struct conv_family:
-        long (*gemm_packed_size)(int, long, long) noexcept nogil
+        long (*gemm_packed_size)(conv_columns, long) noexcept nogil
         void (*gemm_pack)(const conv_geometry *, const conv_weight *, void *) noexcept nogil
         long (*gemm_weight_size)(const conv_geometry *) noexcept nogil
         long (*gemm_bias_columns)(const conv_geometry *) noexcept nogil

@@ -39,9 +39,11 @@ def int8_dot(str isa):
     return kernels.dot_length, bool(kernels.x_signed)
 
 
-def packed_columns(str isa, str dtype, bint halves, long columns):
+def packed_columns(str isa, str dtype, bint halves, long count):
     """Columns of a GEMM operand after padding to panels, which may end in half a vector."""
-    return find_family(isa, dtype).gemm_packed_size(halves, 1, columns)
+    cdef conv_columns columns
+    columns.count, columns.halves = count, halves
+    return find_family(isa, dtype).gemm_packed_size(columns, 1)
 
 
 def spend_cycles(long count):

@@ -90,12 +90,13 @@ static int FN(channel_task)(void *context, long index) {
     const long p0 = unit * part(units, job->count, share.piece), pixels = MIN(plane, unit * part(units, job->count, share.piece + 1)) - p0;
     /* Pixels of a 1x1 convolution are read in place, but for a narrow last panel, whose vectors would read too far; one or two pixels are no panel. */
     const int pointwise = taps == 1 && g->sh == 1 && g->sw == 1 && plane == g->ih * g->iw && !g->pt && !g->pl && in->xs.pixel == 1 && in->xs.row == g->iw;
-    const FN(panel) final = FN(panel_at)(FN(PIXEL_HALVES), pixels, FN(panel_count)(FN(PIXEL_HALVES), pixels) - 1);
+    const conv_columns columns = pixel_columns(pixels);
+    const FN(panel) final = FN(panel_at)(columns, FN(panel_count)(columns) - 1);
     const int few = !job->blocking->band && p0 + pixels == plane && final.valid == FN(few_pixels)(g);
-    const long panels = FN(panel_count)(FN(PIXEL_HALVES), pixels) - few, o0 = share.group * ocg + share.first, rows = share.last - share.first;
+    const long panels = FN(panel_count)(columns) - few, o0 = share.group * ocg + share.first, rows = share.last - share.first;
     const int gaps = in->ys.pixel != 1 || in->ys.row != g->ow;
     const long c_row = gaps ? pixels : in->ys.channel;
-    const size_t b_bytes = (size_t)(kc * FN(padded)(FN(PIXEL_HALVES), pixels)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
+    const size_t b_bytes = (size_t)(kc * FN(padded)(columns)) * sizeof(T), run_bytes = 3 * (size_t)MIN(NV_MAX * VL, pixels) * sizeof(FN(run));
     const size_t c_bytes = gaps ? (size_t)(rows * pixels) * sizeof(T) : 0;
     scratch s = {pool_arena(TASK_ARENA, aligned_size(b_bytes) + aligned_size(run_bytes) + aligned_size(c_bytes) + FN(last_pixels_scratch)(k))};
     if (!s.next) return OUT_OF_MEMORY;
@@ -114,7 +115,7 @@ static int FN(channel_task)(void *context, long index) {
     const int repaid = (k >= 64 && rows >= 112) || (VB == 64 ? k >= 128 && rows >= 48 && lines % 16 == 0 : (k >= 256 && rows >= 64) || (rows >= (lines ? 32 : 24) && lines % 16 == 0));
     const int far = g->n * in->xs.image * (long)sizeof(T) > FAR;
     const long passes = ceil_div(k, kc);
-    const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(FN(PIXEL_HALVES), pixels) * (long)sizeof(T) <= FN(ACROSS);
+    const int across = panels > 1 && ceil_div(k, passes) * FN(padded)(columns) * (long)sizeof(T) <= FN(ACROSS);
     const int worth = !across && (repaid || (VB == 64 && k >= 96 && rows >= 64)); /* a copy that the first tile makes is repaid sooner */
     const int streams = job->blocking->stream && passes == 1 && !gaps && job->act.kind <= ACT_CLIP;
     FN(tile) tiles[FN(KINDS)];
@@ -129,7 +130,7 @@ static int FN(channel_task)(void *context, long index) {
             ++*outer;
         }
         const long k0 = passes == 1 ? 0 : part(k, passes, pass), k1 = passes == 1 ? k : part(k, passes, pass + 1);
-        const FN(panel) p = FN(panel_at)(FN(PIXEL_HALVES), pixels, j);
+        const FN(panel) p = FN(panel_at)(columns, j);
         const int whole = pointwise && p.valid == p.nr, copies = whole && worth && FN(copies)(&p, rows), in_place = whole && !repaid && !copies;
         const T *const from = x + k0 * in->xs.channel + p0 + p.column;
         if (whole && !in_place && !copies) FN(pack_planes)(from, in->xs.channel, k1 - k0, p.nv, b + p.column * kc, p.nr);

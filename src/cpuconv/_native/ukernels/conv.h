@@ -8,8 +8,15 @@
 typedef struct {
     long n, ic, ih, iw, oc, kh, kw, sh, sw, pt, pl, dh, dw, groups, oh, ow;
     int nhwc;
-    int halves; /* whether panels may end in half a vector after whole ones, which pays where two of those are multiplied as fast as one */
+    int halves; /* as in conv_columns, of products that make output channels */
 } conv_geometry;
+
+/* Columns of a product, which panels divide; whether the last of these may be half a vector after whole ones, which pays where two of those are
+   multiplied as fast as one. */
+typedef struct {
+    long count;
+    int halves;
+} conv_columns;
 
 enum { ACT_NONE, ACT_CLIP, ACT_LEAKY_RELU, ACT_SIGMOID, ACT_TANH, ACT_SILU, ACT_HARDSIGMOID, ACT_HARDSWISH, ACT_GELU };
 
@@ -73,7 +80,7 @@ typedef struct {
 } conv_blocking;
 
 typedef struct {
-    long (*gemm_packed_size)(int halves, long k, long n);                        /* elements */
+    long (*gemm_packed_size)(conv_columns, long k);                              /* elements */
     void (*gemm_pack)(const conv_geometry *, const conv_weight *, void *packed); /* to panels or rows */
     long (*gemm_weight_size)(const conv_geometry *);                             /* elements */
     long (*gemm_bias_columns)(const conv_geometry *);                            /* of each group; 0: the bias as it is */

@@ -123,33 +123,33 @@ INLINE int FN(copies)(const FN(panel) *p, long rows) { return p->nv == FN(COPIED
 /* Panels of v whole vectors. */
 INLINE long FN(whole_panels)(long v) { return NV_MAX == 3 ? MAX(v > 0, v / 2) : (v + NV_MAX - 1) / NV_MAX; }
 
-/* Vectors that divide n columns, and whether there is one of half a vector besides. */
-INLINE long FN(vectors)(int halves, long n, int *half) {
-    const long v = n / VL, rest = n % VL;
-    *half = HALF_VECTORS && rest && rest <= VL / 2 && (halves || !v);
+/* Vectors that divide some columns, and whether there is one of half a vector besides. */
+INLINE long FN(vectors)(conv_columns columns, int *half) {
+    const long v = columns.count / VL, rest = columns.count % VL;
+    *half = HALF_VECTORS && rest && rest <= VL / 2 && (columns.halves || !v);
     return v + (rest && !*half);
 }
 
-INLINE long FN(panel_count)(int halves, long n) {
+INLINE long FN(panel_count)(conv_columns columns) {
     int half;
-    const long v = FN(vectors)(halves, n, &half);
+    const long v = FN(vectors)(columns, &half);
     return FN(whole_panels)(v) + half;
 }
 
-/* Panel `index` of the ones that divide n columns. */
-INLINE FN(panel) FN(panel_at)(int halves, long n, long index) {
+/* Panel `index` of the ones that divide some columns. */
+INLINE FN(panel) FN(panel_at)(conv_columns columns, long index) {
     int half;
-    const long v = FN(vectors)(halves, n, &half), count = FN(whole_panels)(v);
-    if (index == count) return (FN(panel)){0, v * VL, VL / 2, n - v * VL};
+    const long v = FN(vectors)(columns, &half), count = FN(whole_panels)(v);
+    if (index == count) return (FN(panel)){0, v * VL, VL / 2, columns.count - v * VL};
     /* in 32 bits: of 64, a division takes as long as many multiply-adds */
     long each = (uint32_t)v / (uint32_t)count, wide = v - each * count, nv = each + (index < wide);
-    long column = VL * (index * each + (index < wide ? index : wide)), left = n - column;
+    long column = VL * (index * each + (index < wide ? index : wide)), left = columns.count - column;
     return (FN(panel)){(int)nv, column, nv * VL, left < nv * VL ? left : nv * VL};
 }
 
 /* Columns of the packed form. */
-INLINE long FN(padded)(int halves, long n) {
-    FN(panel) last = FN(panel_at)(halves, n, FN(panel_count)(halves, n) - 1);
+INLINE long FN(padded)(conv_columns columns) {
+    FN(panel) last = FN(panel_at)(columns, FN(panel_count)(columns) - 1);
     return last.column + last.nr;
 }
 
@@ -157,7 +157,7 @@ INLINE long FN(padded)(int halves, long n) {
    and with AVX2, 1x1 of 24 (12) outputs take 0.84 to 0.9 of the time of a panel of one vector and another of half a one, whose loads bind; 40 to 120 take 0.9 to 1.0. */
 INLINE int FN(ends_in_half)(const FN(tile) *t, const FN(panel) *p) { return HALF_VECTORS && p->nv >= 2 && p->valid == p->nr - VL / 2 && !t->z; }
 
-static long FN(gemm_packed_size)(int halves, long k, long n) { return k * FN(padded)(halves, n); }
+static long FN(gemm_packed_size)(conv_columns columns, long k) { return k * FN(padded)(columns); }
 
 /* A tile whose last columns do not exist: computed apart and copied. */
 IN_MEMORY static void FN(gemm_edge)(const FN(tile) *t, const FN(panel) *p, long height) {

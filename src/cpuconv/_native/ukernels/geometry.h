@@ -2,6 +2,12 @@
 
 INLINE long ceil_div(long a, long b) { return (a + b - 1) / b; }
 
+/* The columns of a product that makes the output channels of a group. */
+INLINE conv_columns outputs_of(const conv_geometry *g) { return (conv_columns){g->oc / g->groups, g->halves}; }
+
+/* Those of one that makes pixels. Their panels may end in half a vector on every CPU: it is one of many, and is read in place where a vector would reach too far. */
+INLINE conv_columns pixel_columns(long pixels) { return (conv_columns){pixels, 1}; }
+
 /* Where part i begins when [0, total) is divided into `parts` pieces as even as can be, larger ones among the others: threads take runs of parts. */
 INLINE long part(long total, long parts, long i) { return total * i / parts; }
 

@@ -17,14 +17,11 @@ INLINE long FN(few_pixels)(const conv_geometry *g) {
     return FN(unpadded_1x1)(g) && g->ic / g->groups % VL == 0 && rest <= FN(FEW_PIXELS) ? rest : 0;
 }
 
-/* Panels of pixels may end in half a vector on every CPU: it is one of many, and is read in place where a vector would reach too far. */
-enum { FN(PIXEL_HALVES) = 1 };
-
 /* Whether an NCHW image is computed by channel rows. */
 INLINE int FN(channel_rows)(const conv_geometry *g) {
     const long ocg = g->oc / g->groups, k = g->kh * g->kw * (g->ic / g->groups), pixels = g->oh * g->ow, rest = pixels - FN(few_pixels)(g);
     const int far = ocg * k * (long)sizeof(T) > FAR; /* a weight that each panel of pixels would read from beyond L2 */
-    const int full = rest == 0 || (!far && 16 * FN(padded)(FN(PIXEL_HALVES), rest) <= 17 * rest);
+    const int full = rest == 0 || (!far && 16 * FN(padded)(pixel_columns(rest)) <= 17 * rest);
     return !g->nhwc && ((g->kh * g->kw == 1 && full) || ocg <= VL / 2);
 }
 
@@ -136,6 +133,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
                            conv_activation act, scratch s) {
     const conv_geometry *g = job->g;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw;
+    const conv_columns outputs = outputs_of(g);
     const tap_rect *r = &block->rect;
     const long rows = block->p1 - block->p0, width = r->ox1 - r->ox0, y0 = r->oy0 + block->p0 / width, x0 = r->ox0 + block->p0 % width;
     const long x_row = g->sh * view->x_row, x_pixel = g->sw * view->x_pixel;
@@ -153,7 +151,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
        from a slow L3, which takes whole rows better than parts (a Xeon) */
     const int held = !job->blocking->across && panels * total * NV_MAX * VB <= IN_L1, pays = even ? !held && 2 * total * NV_MAX * VB <= FN(ACROSS) : total <= SHORT_SUM;
     const int across = !unpacked && passes == 1 && view->y_column == 1 && panels > 1 && pays;
-    const int far = taps * icg * FN(padded)(g->halves, ocg) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows far apart in an unpacked one the CPU fetches too late */
+    const int far = taps * icg * FN(padded)(outputs) * (long)sizeof(T) > (unpacked ? IN_L1 : FAR); /* rows far apart in an unpacked one the CPU fetches too late */
     const int by_rows = !even && total <= SHORT_SUM && width >= 2 * MR_MAX; /* of one vector: 1.05 times as fast; of wider panels, calls hide behind tiles */
     const int ahead = job->blocking->far && even && count == 1 && passes == 1 && x_pixel == total; /* pixels that are read side by side, once */
     const int streams = job->blocking->stream && g->nhwc && passes == 1 && act.kind <= ACT_CLIP;
@@ -165,14 +163,14 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
     t.finish = view->finish;
 #endif
     for (long i = first, spread = 0; i < last; i++) {
-        FN(panel) p = FN(panel_at)(g->halves, ocg, i);
+        FN(panel) p = FN(panel_at)(outputs, i);
         const segment *cursor = all;
         long done = 0;
         const long y_pixel = view->y_pixel ? view->y_pixel : p.nr, y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
         if (!even && spread != y_pixel) FN(pixel_offsets)(r, x0, rows, y_row, spread = y_pixel, coff);
         const long at = y0 * y_row + x0 * y_pixel + p.column * view->y_column;
         const T *weight = job->tensors->weight;
-        t.b = unpacked ? copy : weight + taps * icg * (group * FN(padded)(g->halves, ocg) + p.column);
+        t.b = unpacked ? copy : weight + taps * icg * (group * FN(padded)(outputs) + p.column);
         t.ldb = p.nr;
         t.c = view->y + at;
         t.z = view->z ? view->z + at : NULL;
@@ -186,7 +184,7 @@ static void FN(pixel_rows)(const FN(gemm_job) *job, const pixel_block *block, co
             if (unpacked) {
                 const long o = group * ocg + p.column;
                 /* next are the same rows of the next panel, or the next rows of the first one */
-                const T *next = weight + (i < last - 1 ? all->b * g->oc + o + p.nr : (all->b + total) * g->oc + group * ocg + FN(panel_at)(g->halves, ocg, first).column);
+                const T *next = weight + (i < last - 1 ? all->b * g->oc + o + p.nr : (all->b + total) * g->oc + group * ocg + FN(panel_at)(outputs, first).column);
                 const T *rows_of_panel = weight + piece->b * g->oc + o;
                 const int copies = g->nhwc && t.count == 1 && FN(copies)(&p, rows);
                 t.copy = copies ? copy : NULL;
@@ -253,7 +251,8 @@ static int FN(nhwc_task)(void *context, long index) {
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
-    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(g->halves, ocg));
+    const conv_columns outputs = outputs_of(g);
+    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(outputs));
     const pixel_block *block = job->blocks + p.piece;
     const size_t copy = FN(few_outputs)(g) ? (size_t)(VL * g->kh * g->kw * icg) * sizeof(T) : 0;
     scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0) + copy)};
@@ -262,7 +261,7 @@ static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_view) view = {(const T *)in->x + p.image * in->xs.image + p.group * icg, in->xs.row, in->xs.pixel, 0, icg,
                                 (T *)in->y + y0, in->residual ? (const T *)in->residual + y0 : NULL, in->ys.row, in->ys.pixel, 1};
     if (FN(few_outputs)(g)) FN(dot_pixels)(job, block, &view, p.group, s);
-    else FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(g->halves, ocg), job->act, s);
+    else FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(outputs), job->act, s);
     return 0;
 }
 
@@ -282,14 +281,15 @@ static int FN(unpacked_task)(void *context, long index) {
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
-    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(g->halves, ocg));
+    const conv_columns outputs = outputs_of(g);
+    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(outputs));
     if (p.first == p.last) return 0;
     const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1);
     scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, (oy1 - oy0) * g->ow) + FN(piece_scratch)(job->blocking))};
     if (!s.next) return OUT_OF_MEMORY;
-    const FN(panel) first = FN(panel_at)(g->halves, ocg, p.first), final = FN(panel_at)(g->halves, ocg, p.last - 1);
+    const FN(panel) first = FN(panel_at)(outputs, p.first), final = FN(panel_at)(outputs, p.last - 1);
     const long at = p.image * in->ys.image + p.group * ocg, end = final.column + final.valid;
-    const T *residual = in->residual, *bias = (const T *)in->bias + p.group * FN(padded)(g->halves, ocg);
+    const T *residual = in->residual, *bias = (const T *)in->bias + p.group * FN(padded)(outputs);
     const T *x = (const T *)in->x + p.image * in->xs.image + p.group * icg;
     FN(gemm_view) view = {x, in->xs.row, in->xs.pixel, 0, 0, (T *)in->y + at, residual ? residual + at : NULL, in->ys.row, in->ys.pixel, 1};
     const conv_activation none = {ACT_NONE, 0, 0};
@@ -322,11 +322,12 @@ static int FN(strip_task)(void *context, long index) {
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, some = MIN(icg, job->blocking->channels);
-    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(g->halves, ocg));
+    const conv_columns outputs = outputs_of(g);
+    const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(outputs));
     if (p.first == p.last) return 0;
     const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1), pixels = (oy1 - oy0) * g->ow;
     const long top = MIN(g->ih, MAX(0, oy0 * g->sh - g->pt)), rows = MAX(0, MIN(g->ih, (oy1 - 1) * g->sh - g->pt + (g->kh - 1) * g->dh + 1) - top);
-    const FN(panel) first = FN(panel_at)(g->halves, ocg, p.first), final = FN(panel_at)(g->halves, ocg, p.last - 1);
+    const FN(panel) first = FN(panel_at)(outputs, p.first), final = FN(panel_at)(outputs, p.last - 1);
     const size_t in_bytes = (size_t)(rows * g->iw * FN(strip_pixel)(some) + VL) * sizeof(T);
     const size_t out_bytes = (size_t)(pixels * (final.column + final.nr - first.column) + VL) * sizeof(T);
     const size_t rest = FN(pixel_rows_scratch)(g, MIN(PIXEL_BLOCK, pixels)) + FN(piece_scratch)(job->blocking);
@@ -338,7 +339,7 @@ static int FN(strip_task)(void *context, long index) {
         return OUT_OF_MEMORY;
     }
     T *strip = take(&s, in_bytes), *out = (T *)take(&s, out_bytes) - first.column * pixels;
-    const T *x = (const T *)in->x + p.image * in->xs.image + top * in->xs.row, *bias = (const T *)in->bias + p.group * FN(padded)(g->halves, ocg);
+    const T *x = (const T *)in->x + p.image * in->xs.image + top * in->xs.row, *bias = (const T *)in->bias + p.group * FN(padded)(outputs);
     const conv_activation none = {ACT_NONE, 0, 0};
     const int far = g->oc * g->kh * g->kw * icg * (long)sizeof(T) > FAR;
     for (long c = 0; c < icg; c += some) {
@@ -362,7 +363,7 @@ static int FN(strip_task)(void *context, long index) {
     free(blocks);
     const T *residual = in->residual;
     for (long i = p.first; i < p.last; i++) {
-        const FN(panel) panel = FN(panel_at)(g->halves, ocg, i);
+        const FN(panel) panel = FN(panel_at)(outputs, i);
         for (long j = 0; j < panel.valid; j += VL) {
             const long at = p.image * in->ys.image + (p.group * ocg + panel.column + j) * in->ys.channel + oy0 * in->ys.row;
             FN(pixels_to_band)(out + panel.column * pixels + j, panel.nr, &in->ys, MIN(VL, panel.valid - j), oy1 - oy0, g->ow, residual ? residual + at : NULL,
@@ -397,7 +398,7 @@ static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking 
     conv_tensors skipped = *t, *const tensors = &skipped;
     if (!g->nhwc) FN(skip_pixels)(g, tensors);
     const int channels = FN(channel_rows)(g);
-    const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(g->halves, ocg);
+    const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(outputs_of(g));
     FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};
     pixel_block *blocks = NULL;
     const int unpacked = g->nhwc && blocking->unpacked;

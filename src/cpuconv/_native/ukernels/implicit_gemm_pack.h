@@ -36,13 +36,14 @@ static void FN(pack_run)(const T *from, long output, long channels, long length,
 /* Panels of a group's weight whose output channels lie side by side (HWIO), some at a time: of one alone, each row would be a line in a page of its own. */
 static void FN(pack_side_by_side)(const conv_geometry *g, const conv_weight *w, long group, T *to) {
     enum { TOGETHER = 4 };
-    const long taps = g->kh * g->kw, icg = g->ic / g->groups, ocg = g->oc / g->groups, panels = FN(panel_count)(g->halves, ocg);
+    const conv_columns outputs = outputs_of(g);
+    const long taps = g->kh * g->kw, icg = g->ic / g->groups, ocg = outputs.count, panels = FN(panel_count)(outputs);
     for (long i = 0; i < panels; i += TOGETHER) {
         const long count = MIN(TOGETHER, panels - i);
         FN(panel) p[TOGETHER];
         T *row[TOGETHER];
         for (long j = 0; j < count; j++) {
-            p[j] = FN(panel_at)(g->halves, ocg, i + j);
+            p[j] = FN(panel_at)(outputs, i + j);
             row[j] = to + taps * icg * p[j].column;
         }
         for (long t = 0; t < taps; t++) {
@@ -84,6 +85,7 @@ static void FN(pack_panel)(const conv_geometry *g, const conv_weight *w, long o,
 /* Weight to panels [group][panel][kh kw icg][nr], or for channel rows and few outputs to [oc][kh kw icg]. */
 static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *packed) {
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = g->kh * g->kw, k = taps * icg;
+    const conv_columns outputs = outputs_of(g);
     T *to = packed;
     if (FN(channel_rows)(g) || FN(few_outputs)(g)) {
         if (taps == 1 && w->output == 1 && w->channel != 1) FN(image_to_pixels)(w->first, w->channel, icg, g->oc, w->end, to);
@@ -97,11 +99,11 @@ static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *pa
                 }
         return;
     }
-    for (long group = 0; group < g->groups; group++, to += k * FN(padded)(g->halves, ocg)) {
+    for (long group = 0; group < g->groups; group++, to += k * FN(padded)(outputs)) {
         if (w->output == 1) FN(pack_side_by_side)(g, w, group, to);
         else
-            for (long i = 0; i < FN(panel_count)(g->halves, ocg); i++) {
-                const FN(panel) p = FN(panel_at)(g->halves, ocg, i);
+            for (long i = 0; i < FN(panel_count)(outputs); i++) {
+                const FN(panel) p = FN(panel_at)(outputs, i);
                 FN(pack_panel)(g, w, group * ocg + p.column, p.valid, to + k * p.column, p.nr);
             }
     }
@@ -110,9 +112,9 @@ static void FN(gemm_pack)(const conv_geometry *g, const conv_weight *w, void *pa
 /* Elements of the packed weight (transposing writes whole vectors), and columns to which each group's bias is padded (0: not at all). */
 static long FN(gemm_weight_size)(const conv_geometry *g) {
     const long k = g->kh * g->kw * (g->ic / g->groups);
-    return FN(channel_rows)(g) || FN(few_outputs)(g) ? g->oc * k + VL : g->groups * k * FN(padded)(g->halves, g->oc / g->groups);
+    return FN(channel_rows)(g) || FN(few_outputs)(g) ? g->oc * k + VL : g->groups * k * FN(padded)(outputs_of(g));
 }
-static long FN(gemm_bias_columns)(const conv_geometry *g) { return FN(channel_rows)(g) || FN(few_outputs)(g) ? 0 : FN(padded)(g->halves, g->oc / g->groups); }
+static long FN(gemm_bias_columns)(const conv_geometry *g) { return FN(channel_rows)(g) || FN(few_outputs)(g) ? 0 : FN(padded)(outputs_of(g)); }
 
 /* `rows` rows of nv vectors each, `row` apart, to one after the other. */
 INLINE void FN(copy_vectors)(const int nv, const T *from, long row, long rows, T *to) {

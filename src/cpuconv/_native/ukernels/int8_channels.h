@@ -6,7 +6,7 @@ static int int8_channel_rows(const int8_geometry *q) {
     const conv_geometry *g = &q->g;
     const long pixels = g->oh * g->ow;
     return !g->nhwc && g->kh * g->kw * q->kd == 1 && g->sh == 1 && g->sw == 1 && q->sd == 1 && g->oh == g->ih && g->ow == g->iw && q->od == q->id && !g->pt &&
-           !g->pl && !q->pf && 16 * p32_padded(q->g.halves, pixels) <= 17 * pixels;
+           !g->pl && !q->pf && 16 * p32_padded(pixel_columns(pixels)) <= 17 * pixels;
 }
 
 /* Sums of the elements of each column of a panel of k lanes. */
@@ -28,7 +28,7 @@ static int int8_channel_task(void *context, long index) {
     const long groups = q->g.groups, which = index / job->bands % job->split, rest = index / (job->bands * job->split);
     const long group = rest % groups, oz = rest / groups % q->od, image = rest / (groups * q->od), pixels = q->g.oh * q->g.ow;
     const long ocg = q->g.oc / groups, icg = q->g.ic / groups, k = job->lanes.ic;
-    const p32_panel p = p32_panel_at(q->g.halves, pixels, index % job->bands);
+    const p32_panel p = p32_panel_at(pixel_columns(pixels), index % job->bands);
     const long first = part(ocg, job->split, which), last = part(ocg, job->split, which + 1);
     scratch s = {pool_arena(TASK_ARENA, aligned_size((size_t)(k * p.nr) * 4) + aligned_size((size_t)(GROUP * p.nr + VL) * 4) + (size_t)p.nr * 4)};
     if (!s.next) return OUT_OF_MEMORY;
@@ -56,7 +56,7 @@ static int int8_channel_task(void *context, long index) {
     if (t->w_zero) panel_sums(b, k, p.nr, sums);
     const segment all = {0, 0, k};
     const int8_range range = int8_range_of(t->y_signed, t->y_zero);
-    const long at = image * t->ys.image + oz * t->ys_depth + p.column, padded = i32_padded(q->g.halves, ocg);
+    const long at = image * t->ys.image + oz * t->ys_depth + p.column, padded = i32_padded(outputs_of(&q->g));
 #ifdef PANEL_BYTES
     const int finishes = ordered && !t->w_zero;
     int large = 0; /* whether a sum may be made larger */

@@ -90,7 +90,7 @@ static int int8_task(void *context, long index) {
     conv_geometry g = job->lanes;
     g.oh = oy1 - oy0;
     const long rows = (g.oh - 1) * g.sh + (g.kh - 1) * g.dh + 1, width = (g.ow - 1) * g.sw + (g.kw - 1) * g.dw + 1, pixels = g.oh * g.ow;
-    const long icg = q->g.ic / groups, nr = i32_panel_at(q->g.halves, g.oc, 0).nr;
+    const long icg = q->g.ic / groups, nr = i32_panel_at(outputs_of(&g), 0).nr;
     const int direct = q->g.nhwc && !t->scale; /* sums are stored where they belong */
     const long some = q->g.nhwc && t->scale ? MIN(pixels, BLOCK) : pixels; /* sums that stay in L1 until they are bytes */
     const size_t strip_bytes = job->in_place ? 0 : ((size_t)(rows * width * g.ic + VL)) * 4, lane_bytes = job->in_place || q->g.nhwc ? 0 : (size_t)(width * g.ic) * 4;
@@ -120,11 +120,12 @@ static int int8_task(void *context, long index) {
         view.x = job->in_place ? (const int32_t *)(slice + oy0 * g.sh * t->xs.row) : (const int32_t *)to;
         add_pixel_sums(&g, &view, rows, width, columns, sums);
     }
-    const long panels = i32_panel_count(q->g.halves, g.oc), first = part(panels, job->split, which), last = part(panels, job->split, which + 1);
+    const conv_columns outputs = outputs_of(&g);
+    const long panels = i32_panel_count(outputs), first = part(panels, job->split, which), last = part(panels, job->split, which + 1);
     const conv_blocking blocking = {.kc = LONG_MAX};
-    const long channel = group * i32_padded(q->g.halves, g.oc);
+    const long channel = group * i32_padded(outputs);
     for (long i = first; i < last; i++) {
-        const i32_panel p = i32_panel_at(q->g.halves, g.oc, i);
+        const i32_panel p = i32_panel_at(outputs, i);
         const long at = y0 + p.column * t->ys.channel;
         const int32_t *bias = t->bias + channel + p.column, *zero = t->w_zero ? t->w_zero + channel + p.column : NULL;
         const float *scale = t->scale ? t->scale + channel + p.column : NULL;

@@ -21,8 +21,8 @@ static void int8_gemm_pack(const int8_geometry *q, const int32_t *lanes, int32_t
         const conv_weight weight = {lanes, lanes + size, 1, g.oc, g.kw * g.ic * g.oc, g.ic * g.oc};
         int32_t *to = packed + i * i32_gemm_weight_size(&g), row[4 * VL];
         i32_gemm_pack(&g, &weight, to);
-        for (long j = 0; j < i32_panel_count(q->g.halves, g.oc); j++) {
-            const i32_panel p = i32_panel_at(q->g.halves, g.oc, j);
+        for (long j = 0; j < i32_panel_count(outputs_of(&g)); j++) {
+            const i32_panel p = i32_panel_at(outputs_of(&g), j);
             for (long k = 0; in_lanes(q, &p) && k < g.kh * g.kw * g.ic; k++) {
                 memcpy(row, to + k * p.nr, sizeof row);
                 panel_to_lanes(row, to + k * p.nr);
@@ -40,8 +40,8 @@ static int int8_gemm(const int8_geometry *q, const int8_tensors *t, long rows, i
                    t->xs.pixel % 4 == 0 && t->xs.channel == 1 && (g->oh - 1) * g->sh + (g->kh - 1) * g->dh < g->ih &&
                    (g->ow - 1) * g->sw + (g->kw - 1) * g->dw < g->iw && (q->od - 1) * q->sd + (q->kd - 1) * q->dd < q->id;
     const int channels = int8_channel_rows(q);
-    const long parts = channels ? ceil_div(job.lanes.oc, 16) : i32_panel_count(q->g.halves, job.lanes.oc);
-    job.bands = channels ? p32_panel_count(q->g.halves, g->oh * g->ow) : ceil_div(g->oh, rows);
+    const long parts = channels ? ceil_div(job.lanes.oc, 16) : i32_panel_count(outputs_of(&job.lanes));
+    job.bands = channels ? p32_panel_count(pixel_columns(g->oh * g->ow)) : ceil_div(g->oh, rows);
     job.split = 1;
     const long tasks = job.bands * g->groups * q->od * g->n;
     if (threads > 1) job.split = MIN(parts, ceil_div(4 * threads, MAX(1, tasks)));

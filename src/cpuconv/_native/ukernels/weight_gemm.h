@@ -140,10 +140,11 @@ static long FN(tap_segments)(const conv_geometry *g, const conv_axis *depth, con
 
 /* Accumulators [rows][columns] of input channels [c0, c1) and panels [first, last) to their places in dW. */
 static void FN(deliver)(const conv_geometry *g, long taps, const T *acc, long columns, long group, long c0, long c1, long first, long last, T *dw) {
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, start = FN(panel_at)(g->halves, ocg, first).column;
+    const conv_columns outputs = outputs_of(g);
+    const long icg = g->ic / g->groups, ocg = outputs.count, start = FN(panel_at)(outputs, first).column;
     const conv_activation none = {ACT_NONE, 0, 0};
     for (long i = first; i < last; i++) {
-        const FN(panel) p = FN(panel_at)(g->halves, ocg, i);
+        const FN(panel) p = FN(panel_at)(outputs, i);
         const T *from = acc + p.column - start;
         const long o = group * ocg + p.column;
         if (g->nhwc)
@@ -160,11 +161,12 @@ static int FN(weight_task)(void *context, long index) {
     const conv_geometry *g = job->g;
     const conv_gradient *in = job->in;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups, taps = in->depth.taps * g->kh * g->kw;
+    const conv_columns group_outputs = outputs_of(g);
     const long chunk = index % job->chunks, n = index / job->chunks % job->nblocks, m = index / (job->chunks * job->nblocks) % job->mblocks;
     const long group = index / (job->chunks * job->nblocks * job->mblocks);
     const long strips = ceil_div(icg, LINE), s0 = part(strips, job->mblocks, m), s1 = part(strips, job->mblocks, m + 1);
-    const long c0 = s0 * LINE, c1 = MIN(icg, s1 * LINE), panels = FN(panel_count)(g->halves, ocg), first = part(panels, job->nblocks, n), last = part(panels, job->nblocks, n + 1);
-    const FN(panel) left = FN(panel_at)(g->halves, ocg, first), right = FN(panel_at)(g->halves, ocg, last - 1);
+    const long c0 = s0 * LINE, c1 = MIN(icg, s1 * LINE), panels = FN(panel_count)(group_outputs), first = part(panels, job->nblocks, n), last = part(panels, job->nblocks, n + 1);
+    const FN(panel) left = FN(panel_at)(group_outputs, first), right = FN(panel_at)(group_outputs, last - 1);
     const long columns = right.column + right.nr - left.column, outputs = right.column + right.valid - left.column, pitch = FN(strip_pitch)(columns);
     /* rows of the accumulators, as dW has them: [tap][channel] or [channel][tap] */
     const long row_tap = g->nhwc ? c1 - c0 : 1, row_channel = g->nhwc ? 1 : taps;
@@ -201,7 +203,7 @@ static int FN(weight_task)(void *context, long index) {
             for (long call = 0; call < calls; call++)
                 counts[call] = FN(tap_segments)(g, &in->depth, &b, &shape, kz, call * taps_a_call / g->kw, call * taps_a_call % g->kw, segments + call * most_segments);
             for (long j = first; j < last; j++) {
-                FN(panel) p = FN(panel_at)(g->halves, ocg, j);
+                FN(panel) p = FN(panel_at)(group_outputs, j);
                 p.valid = p.nr;
                 FN(tile) t = {.b = dy + p.column - left.column, .ldb = pitch, .step = g->sw * shape.pitch};
                 for (long k = s0; k < s1; k++)
@@ -259,10 +261,10 @@ static int FN(weight_gemm)(const conv_geometry *geometry, const conv_blocking *b
     conv_geometry shape = *geometry, *g = &shape;
     conv_gradient tensors = *gradient, *in = &tensors;
     FN(simplify)(g, in);
-    const long strips = ceil_div(g->ic / g->groups, LINE), panels = FN(panel_count)(g->halves, g->oc / g->groups), size = FN(gradient_size)(g, &in->depth);
+    const long strips = ceil_div(g->ic / g->groups, LINE), panels = FN(panel_count)(outputs_of(g)), size = FN(gradient_size)(g, &in->depth);
     const FN(weight_job) job = {
         .g = g, .in = in, .blocks = FN(divide_sum)(g, g->n * in->depth.out, blocking->block), .chunks = blocking->chunks,
-        .mblocks = ceil_div(strips * LINE, blocking->channels), .nblocks = MIN(panels, ceil_div(FN(padded)(g->halves, g->oc / g->groups), blocking->channels)),
+        .mblocks = ceil_div(strips * LINE, blocking->channels), .nblocks = MIN(panels, ceil_div(FN(padded)(outputs_of(g)), blocking->channels)),
         .partial = blocking->chunks > 1 ? pool_arena(CALL_ARENA, (size_t)((blocking->chunks - 1) * size) * sizeof(T)) : NULL,
     };
     if (blocking->chunks > 1 && !job.partial) return OUT_OF_MEMORY;

@@ -49,7 +49,7 @@ INLINE long FN(tile_points)(long k, long m, long stride) { return stride * (m - 
 /* Blocks for the pool's `threads`: where they are few, their number becomes a multiple of the threads if there are rows of tiles enough. */
 static FN(winograd_job) FN(winograd_job_of)(const conv_geometry *g, const conv_blocking *b, int threads) {
     FN(winograd_job) job = {.g = g, .blocking = b};
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups, nh = FN(tile_points)(g->kh, b->mh, g->sh), nw = FN(tile_points)(g->kw, b->mw, g->sw);
+    const long icg = g->ic / g->groups, nh = FN(tile_points)(g->kh, b->mh, g->sh), nw = FN(tile_points)(g->kw, b->mw, g->sw);
     job.tile = FN(tile_of)((int)nh, (int)nw, b->mh, b->mw);
     job.uh = FN(weight_points)(g->kh, b->mh, g->sh);
     job.uw = FN(weight_points)(g->kw, b->mw, g->sw);
@@ -73,7 +73,7 @@ static FN(winograd_job) FN(winograd_job_of)(const conv_geometry *g, const conv_b
     job.channels = ceil_div(icg, VL) * VL;
     /* One more vector, lest the matrices of V (or M) fall on the same cache sets. */
     job.v_stride = job.most * job.channels + VL;
-    job.m_stride = job.most * FN(panel_at)(g->halves, ocg, 0).nr + VL;
+    job.m_stride = job.most * FN(panel_at)(outputs_of(g), 0).nr + VL;
     return job;
 }
 
@@ -168,7 +168,7 @@ static void FN(multiply_matrix)(FN(tile) t, const FN(panel) *p, long rows, long 
 /* M of one panel: a GEMM for each point of the weight and each coordinate of the tiles that it serves. */
 static void FN(multiply_stage)(const FN(winograd_job) *job, const FN(tile_block) *b, const FN(panel) *p, const T *u, const T *v, T *m, FN(ahead) *in, FN(ahead) *out) {
     const long icg = job->g->ic / job->g->groups, nh = job->tile->nh, nw = job->tile->nw, passes = ceil_div(icg, job->blocking->kc);
-    const long size = job->uh * job->uw * icg * FN(padded)(job->g->halves, job->g->oc / job->g->groups) * (long)sizeof(T), next = size > FAR ? icg * p->nr : 0;
+    const long size = job->uh * job->uw * icg * FN(padded)(outputs_of(job->g)) * (long)sizeof(T), next = size > FAR ? icg * p->nr : 0;
     for (long uy = 0; uy < job->uh; uy++)
         for (long ux = 0; ux < job->uw; ux++, u += icg * p->nr)
             for (long y = uy; y < (uy < job->uh - 1 ? uy + 1 : nh); y++)
@@ -190,7 +190,8 @@ static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(t
     const conv_geometry *g = job->g;
     const conv_strides *ys = &job->ys;
     const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
-    const FN(panel) p = FN(panel_at)(g->halves, ocg, index);
+    const conv_columns outputs = outputs_of(g);
+    const FN(panel) p = FN(panel_at)(outputs, index);
     const long oy = b->rect.ty0 * b->rect.mh, ox = b->rect.tx0 * b->rect.mw;
     FN(ahead) out = {0};
     if (in->quota && !job->blocking->stream) {
@@ -198,7 +199,7 @@ static void FN(output_stage)(const FN(winograd_job) *job, long group, const FN(t
         const T *y = (const T *)job->tensors->y + grid.y + (group * ocg + p.column) * ys->channel + oy * ys->row + ox * ys->pixel;
         out = FN(ahead_of)(y, ys, MIN(grid.oh, b->rect.ty1 * b->rect.mh) - oy, MIN(grid.ow, b->rect.tx1 * b->rect.mw) - ox, p.valid, FN(panel_products)(job, b, &p));
     }
-    FN(multiply_stage)(job, b, &p, (const T *)job->tensors->weight + job->uh * job->uw * icg * (group * FN(padded)(g->halves, ocg) + p.column), v, m, in, &out);
+    FN(multiply_stage)(job, b, &p, (const T *)job->tensors->weight + job->uh * job->uw * icg * (group * FN(padded)(outputs) + p.column), v, m, in, &out);
     const T *residual = job->tensors->residual;
     const FN(tile_order) order = {&job->points, job->m_stride, p.nr};
     for (long i = b->g0; i < b->g1; i++, m += b->tiles / (b->g1 - b->g0) * p.nr) {
@@ -248,19 +249,20 @@ static size_t FN(winograd_arena)(const FN(winograd_job) *job, int with_v, FN(win
 /* What task `index`, which this thread is likely to do next, will read, to be fetched during the products of block b. */
 static FN(ahead) FN(next_input)(const FN(winograd_job) *job, const FN(tile_block) *b, long index) {
     const conv_geometry *g = job->g;
-    const long blocks = FN(block_count)(job), ocg = g->oc / g->groups;
+    const long blocks = FN(block_count)(job);
+    const conv_columns outputs = outputs_of(g);
     if (!job->blocking->far || b->g1 - b->g0 > 1 || index >= g->groups * blocks) return (FN(ahead)){0};
     const FN(tile_block) next = FN(block_at)(job, index % blocks);
     const FN(tile_source) s = FN(source_of)(job, index / blocks, &next.rect, next.g0);
-    const FN(panel) first = FN(panel_at)(g->halves, ocg, 0);
-    return FN(ahead_of)(s.image, &job->xs, s.y1 - s.y0, s.x1 - s.x0, s.channels, FN(panel_count)(g->halves, ocg) * FN(panel_products)(job, b, &first));
+    const FN(panel) first = FN(panel_at)(outputs, 0);
+    return FN(ahead_of)(s.image, &job->xs, s.y1 - s.y0, s.x1 - s.x0, s.channels, FN(panel_count)(outputs) * FN(panel_products)(job, b, &first));
 }
 
 static int FN(winograd_task)(void *context, long index) {
     const FN(winograd_job) *job = context;
     FN(winograd_scratch) s;
     if (!FN(winograd_arena)(job, 1, &s)) return OUT_OF_MEMORY;
-    const long blocks = FN(block_count)(job), group = index / blocks, panels = FN(panel_count)(job->g->halves, job->g->oc / job->g->groups);
+    const long blocks = FN(block_count)(job), group = index / blocks, panels = FN(panel_count)(outputs_of(job->g));
     const FN(tile_block) b = FN(block_at)(job, index % blocks);
     FN(input_stage)(job, group, &b, 0, job->channels / VL, s.strip, s.v);
     FN(ahead) in = FN(next_input)(job, &b, index + 1);
@@ -290,7 +292,7 @@ static int FN(winograd_shared_output)(void *context, long index) {
    uneven blocks would leave threads idle, or if the blocks would be too small to repay reading the weight. */
 static int FN(share_blocks)(const FN(winograd_job) *job, int threads) {
     const conv_geometry *g = job->g;
-    const long tasks = g->groups * FN(block_count)(job), panels = FN(panel_count)(g->halves, g->oc / g->groups);
+    const long tasks = g->groups * FN(block_count)(job), panels = FN(panel_count)(outputs_of(g));
     if (threads == 1 || tasks >= 8 * threads || panels < threads) return 0;
     if (job->most < 12) return 1;
     const long rounds = ceil_div(tasks, threads), tiles = job->grids * g->groups * job->tiles_y * job->tiles_x;
@@ -319,7 +321,7 @@ static int FN(winograd)(const conv_geometry *g, const conv_blocking *blocking, c
         job.block = i % blocks;
         job.group = i / blocks;
         status = pool_run(FN(winograd_shared_input), &job, job.channels / VL, threads);
-        if (!status) status = pool_run(FN(winograd_shared_output), &job, FN(panel_count)(g->halves, g->oc / g->groups), threads);
+        if (!status) status = pool_run(FN(winograd_shared_output), &job, FN(panel_count)(outputs_of(g)), threads);
     }
     return status;
 }

@@ -4,7 +4,7 @@
 INLINE long FN(weight_points)(long k, long m, long stride) { return stride == 2 ? m + 2 : m + k - 1; }
 
 static long FN(winograd_packed_size)(const conv_geometry *g, const conv_blocking *b) {
-    return FN(weight_points)(g->kh, b->mh, g->sh) * FN(weight_points)(g->kw, b->mw, g->sw) * g->ic * FN(padded)(g->halves, g->oc / g->groups);
+    return FN(weight_points)(g->kh, b->mh, g->sh) * FN(weight_points)(g->kw, b->mw, g->sw) * g->ic * FN(padded)(outputs_of(g));
 }
 
 typedef double FN(doubles) __attribute__((vector_size(VB)));
@@ -75,11 +75,12 @@ static void FN(transform_kernels)(const conv_geometry *g, const conv_weight *wei
 static void FN(winograd_pack)(const conv_geometry *g, const conv_blocking *b, const double *gh, const double *gw, const conv_weight *weight, void *packed) {
     enum { RUN = 256 / sizeof(T) }; /* elements of a point that are written together: of one channel at least */
     const long uh = FN(weight_points)(g->kh, b->mh, g->sh), uw = FN(weight_points)(g->kw, b->mw, g->sw), icg = g->ic / g->groups, ocg = g->oc / g->groups;
+    const conv_columns outputs = outputs_of(g);
     T points[FN(MOST_POINTS) * FN(MOST_POINTS) * RUN] __attribute__((aligned(64)));
     T *to = packed;
     for (long group = 0; group < g->groups; group++)
-        for (long i = 0; i < FN(panel_count)(g->halves, ocg); i++) {
-            const FN(panel) p = FN(panel_at)(g->halves, ocg, i);
+        for (long i = 0; i < FN(panel_count)(outputs); i++) {
+            const FN(panel) p = FN(panel_at)(outputs, i);
             const long together = RUN / p.nr;
             for (long c0 = 0; c0 < icg; c0 += together) {
                 const long channels = MIN(together, icg - c0);
