@@ -33,7 +33,7 @@ MANY_PIXELS = 4 * PIXELS  # at most, of NHWC; as many where each block packs the
 
 class ImplicitGemm:
     name = "implicit_gemm"
-    version = 12
+    version = 13
     plain = True
     strided = True
     turns = True

@@ -79,6 +79,12 @@ static pixel_block pixels_of_tap(const conv_geometry *g, long tap, long oy0, lon
     return (pixel_block){r, 0, rect_pixels(&r)};
 }
 
+/* Whether some output reads padding. */
+INLINE int skips_taps(const conv_geometry *g) {
+    const long plane = g->oh * g->ow;
+    return pixels_of_tap(g, 0, 0, g->oh).p1 < plane || pixels_of_tap(g, g->kh * g->kw - 1, 0, g->oh).p1 < plane;
+}
+
 /* Divides output rows [oy0, oy1) into blocks of at most `size` pixels; *blocks is to be freed. Returns their number, or -1. */
 static long pixel_blocks(const conv_geometry *g, long oy0, long oy1, long size, pixel_block **blocks) {
     const long rects = tap_rects(g, oy0, oy1, NULL);

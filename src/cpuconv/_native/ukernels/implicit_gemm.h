@@ -1,7 +1,7 @@
 /* Convolution as a GEMM whose column matrix is never stored.
    Pixel rows: rows of A are pixels of a channel-last image, read in place at offsets; a tap shifts all rows alike, so it is one
    segment (whole rows of taps are one segment where they are contiguous); B is the packed weight. Taps that fall on padding are
-   skipped, as the pixels of a block share theirs. NCHW images come band by band as channel-last strips.
+   skipped, as the pixels of a block share theirs; small images are computed tap by tap. NCHW images come band by band as channel-last strips.
    An unpacked weight is packed piece by piece: in NHWC a tap of some channels for all pixels of a band of rows, in strips for each block.
    Few output channels (dot_rows.h): dot products over the channels of a pixel.
    Channel rows, for NCHW where a strip would not pay (1x1, or few output channels): the product turned round. Rows of A are output
@@ -16,6 +16,13 @@ INLINE long FN(few_pixels)(const conv_geometry *g) {
     const long rest = g->oh * g->ow % VL;
     return FN(unpadded_1x1)(g) && g->ic / g->groups % VL == 0 && rest <= FN(FEW_PIXELS) ? rest : 0;
 }
+
+/* Whether the weight does not stay in L2. */
+INLINE int FN(far_weight)(const conv_geometry *g) { return g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T) > FAR; }
+
+/* Whether an image is so small that taps which padding skips leave rectangles of too few pixels to hide that a far weight comes from L3: it is computed tap by
+   tap then, if a tap's sums are long enough (3x3 of 512-512 channels with 7x7 outputs takes 0.75 to 0.9 of the time, with 4x4 half of it; sums of 32 in groups up to 1.35). */
+INLINE int FN(small_padded)(const conv_geometry *g) { return g->oh * g->ow <= PIXEL_BLOCK && g->ic / g->groups >= FN(LONG_SUM) && skips_taps(g); }
 
 /* Whether an NCHW image is computed by channel rows. */
 INLINE int FN(channel_rows)(const conv_geometry *g) {
@@ -35,6 +42,7 @@ typedef struct {
     const pixel_block *blocks; /* NHWC: of one image */
     long count, split;         /* blocks, bands or panels of pixels in an image; parts of the output channels */
     int far;                   /* all pixels pass a part before the next part, which then comes from beyond L2 but once */
+    long together;             /* images whose pixels do: 1 or all */
 } FN(gemm_job);
 
 /* The part of an output that a task makes: block or band, output channels [first, last) in panels or rows, of a group of an image. */
@@ -43,9 +51,10 @@ typedef struct {
 } FN(gemm_part);
 
 INLINE FN(gemm_part) FN(part_of)(const FN(gemm_job) *job, long index, long units) {
-    const long count = job->count, split = job->split, groups = job->g->groups;
-    const long piece = job->far ? index % count : index / split % count, which = job->far ? index / count % split : index % split;
-    return (FN(gemm_part)){piece, index / (count * split) % groups, index / (count * split * groups), part(units, split, which), part(units, split, which + 1)};
+    const long count = job->count, split = job->split, groups = job->g->groups, together = job->far ? job->together : 1;
+    const long piece = job->far ? index % count : index / split % count, inside = job->far ? index / count % together : 0;
+    const long which = job->far ? index / (count * together) % split : index % split, rest = index / (count * together * split);
+    return (FN(gemm_part)){piece, rest % groups, rest / groups * together + inside, part(units, split, which), part(units, split, which + 1)};
 }
 
 /* Copies the next piece of a segment list, at most `length` long in all; advances the cursor (list, done). */
@@ -265,18 +274,52 @@ static int FN(nhwc_task)(void *context, long index) {
     return 0;
 }
 
-/* y = bias + z in output rows [oy0, oy1), columns [c0, c1). */
-static void FN(begin_sums)(const conv_geometry *g, const FN(gemm_view) *view, long oy0, long oy1, const T *bias, long c0, long c1) {
-    for (long oy = oy0; oy < oy1; oy++)
-        for (long ox = 0; ox < g->ow; ox++) {
-            const long at = oy * view->y_row + ox * view->y_pixel;
-            for (long c = c0; c < c1; c++) view->y[at + c] = view->z ? bias[c] + view->z[at + c] : bias[c];
-        }
+/* y = bias + z of panels [first, last) in output rows [oy0, oy1), counted from y's first. */
+static void FN(begin_sums)(const conv_geometry *g, const FN(gemm_view) *view, long oy0, long oy1, long first, long last, const T *bias) {
+    for (long i = first; i < last; i++) {
+        const FN(panel) p = FN(panel_at)(outputs_of(g), i);
+        const long y_pixel = view->y_pixel ? view->y_pixel : p.nr, y_row = view->y_pixel ? view->y_row : g->ow * p.nr;
+        for (long oy = oy0; oy < oy1; oy++)
+            for (long ox = 0; ox < g->ow; ox++) {
+                const long at = oy * y_row + ox * y_pixel + p.column * view->y_column;
+                for (long c = 0; c < p.valid; c++) view->y[at + c] = view->z ? bias[p.column + c] + view->z[at + c] : bias[p.column + c];
+            }
+    }
 }
 
-/* NHWC with an unpacked weight: a band of output rows. A piece of the weight is one tap of some channels, packed once for all pixels of the band that read
-   the tap: for rectangles of pixels that share all their taps it would be packed for each. The piece's pixels stay in L2 while all panels pass. */
-static int FN(unpacked_task)(void *context, long index) {
+/* Output rows [oy0, oy1), which are [0, oy1 - oy0) of the view, against panels [first, last), tap by tap: a piece of the weight is one tap of some channels,
+   for all pixels that read it. For rectangles of pixels that share all their taps it would be packed, or come from beyond L2, once for each. bias: NULL where
+   y already holds sums; is it padded, bias is added ahead. */
+static void FN(tap_by_tap)(const FN(gemm_job) *job, const FN(gemm_view) *of, long oy0, long oy1, long group, long first, long last, const T *bias, conv_activation act, scratch s) {
+    const conv_geometry *g = job->g;
+    const long taps = g->kh * g->kw, channels = of->c1 - of->c0, pieces = ceil_div(channels, job->blocking->kc);
+    const int padded = skips_taps(g);
+    FN(gemm_view) view = *of;
+    if (padded && bias) {
+        FN(begin_sums)(g, &view, 0, oy1 - oy0, first, last, bias);
+        view.z = view.y;
+        bias = NULL;
+    }
+    for (long i = 0; i < taps * pieces; i++) {
+        pixel_block block = pixels_of_tap(g, i / pieces, oy0, oy1);
+        block.rect.oy0 -= oy0;
+        block.rect.oy1 -= oy0;
+        view.c0 = of->c0 + part(channels, pieces, i % pieces);
+        view.c1 = of->c0 + part(channels, pieces, i % pieces + 1);
+        view.x = of->x + view.c0 - of->c0;
+        if (block.p1 > 0) FN(pixel_rows)(job, &block, &view, group, first, last, bias, !padded && i == taps * pieces - 1 ? act : (conv_activation){0}, s);
+        view.z = view.y;
+        bias = NULL;
+    }
+    if (!padded || !act.kind) return;
+    const long column = FN(panel_at)(outputs_of(g), first).column;
+    const FN(panel) final = FN(panel_at)(outputs_of(g), last - 1);
+    for (long oy = 0; oy < oy1 - oy0; oy++)
+        for (long ox = 0; ox < g->ow; ox++) FN(activate)(act, view.y + oy * view.y_row + ox * view.y_pixel + column, final.column + final.valid - column);
+}
+
+/* NHWC, tap by tap: a band of output rows. The pixels of a piece of an unpacked weight stay in L2 while all panels pass. */
+static int FN(taps_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
     const conv_tensors *in = job->tensors;
@@ -287,28 +330,10 @@ static int FN(unpacked_task)(void *context, long index) {
     const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1);
     scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, (oy1 - oy0) * g->ow) + FN(piece_scratch)(job->blocking))};
     if (!s.next) return OUT_OF_MEMORY;
-    const FN(panel) first = FN(panel_at)(outputs, p.first), final = FN(panel_at)(outputs, p.last - 1);
-    const long at = p.image * in->ys.image + p.group * ocg, end = final.column + final.valid;
-    const T *residual = in->residual, *bias = (const T *)in->bias + p.group * FN(padded)(outputs);
-    const T *x = (const T *)in->x + p.image * in->xs.image + p.group * icg;
-    FN(gemm_view) view = {x, in->xs.row, in->xs.pixel, 0, 0, (T *)in->y + at, residual ? residual + at : NULL, in->ys.row, in->ys.pixel, 1};
-    const conv_activation none = {ACT_NONE, 0, 0};
-    const long taps = g->kh * g->kw, plane = g->oh * g->ow, pieces = ceil_div(icg, job->blocking->kc);
-    const int padded = pixels_of_tap(g, 0, 0, g->oh).p1 < plane || pixels_of_tap(g, taps - 1, 0, g->oh).p1 < plane;
-    if (padded) FN(begin_sums)(g, &view, oy0, oy1, bias, first.column, end);
-    for (long i = 0; i < taps * pieces; i++) {
-        const pixel_block block = pixels_of_tap(g, i / pieces, oy0, oy1);
-        if (i || padded) {
-            view.z = view.y;
-            bias = NULL;
-        }
-        view.c0 = part(icg, pieces, i % pieces);
-        view.c1 = part(icg, pieces, i % pieces + 1);
-        view.x = x + view.c0;
-        if (block.p1 > 0) FN(pixel_rows)(job, &block, &view, p.group, p.first, p.last, bias, !padded && i == taps * pieces - 1 ? job->act : none, s);
-    }
-    for (long oy = oy0; padded && job->act.kind && oy < oy1; oy++)
-        for (long ox = 0; ox < g->ow; ox++) FN(activate)(job->act, view.y + oy * view.y_row + ox * view.y_pixel + first.column, end - first.column);
+    const long at = p.image * in->ys.image + p.group * ocg + oy0 * in->ys.row;
+    const T *residual = in->residual, *x = (const T *)in->x + p.image * in->xs.image + p.group * icg + oy0 * g->sh * in->xs.row;
+    const FN(gemm_view) view = {x, in->xs.row, in->xs.pixel, 0, icg, (T *)in->y + at, residual ? residual + at : NULL, in->ys.row, in->ys.pixel, 1};
+    FN(tap_by_tap)(job, &view, oy0, oy1, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(outputs), job->act, s);
     return 0;
 }
 
@@ -341,21 +366,20 @@ static int FN(strip_task)(void *context, long index) {
     T *strip = take(&s, in_bytes), *out = (T *)take(&s, out_bytes) - first.column * pixels;
     const T *x = (const T *)in->x + p.image * in->xs.image + top * in->xs.row, *bias = (const T *)in->bias + p.group * FN(padded)(outputs);
     const conv_activation none = {ACT_NONE, 0, 0};
-    const int far = g->oc * g->kh * g->kw * icg * (long)sizeof(T) > FAR;
+    const int far = FN(far_weight)(g), by_taps = far && FN(small_padded)(g);
     for (long c = 0; c < icg; c += some) {
         const long channels = MIN(some, icg - c), pixel = FN(strip_pixel)(channels);
         FN(band_to_pixels)(x + (p.group * icg + c) * in->xs.channel, &in->xs, channels, rows, g->iw, in->x_end, strip, pixel);
         /* all blocks pass a panel before the next one, which comes from beyond L2 but once */
         for (long j = p.first, next; j < p.last; j = next) {
             next = far ? j + 1 : p.last;
-            for (long i = 0; i < count; i++) {
-                FN(gemm_view) view = {.x = strip - top * g->iw * pixel, .x_row = g->iw * pixel, .x_pixel = pixel, .c0 = c, .c1 = c + channels, .y_column = pixels};
+            FN(gemm_view) view = {.x = strip - top * g->iw * pixel, .x_row = g->iw * pixel, .x_pixel = pixel, .c0 = c, .c1 = c + channels, .y = out, .z = c ? out : NULL, .y_column = pixels};
+            view.x += oy0 * g->sh * view.x_row; /* output rows are counted from the band's first */
+            if (by_taps) FN(tap_by_tap)(job, &view, oy0, oy1, p.group, j, next, c ? NULL : bias, none, s);
+            for (long i = 0; i < count && !by_taps; i++) {
                 pixel_block block = blocks[i];
-                view.x += oy0 * g->sh * view.x_row; /* output rows are counted from the band's first */
                 block.rect.oy0 -= oy0;
                 block.rect.oy1 -= oy0;
-                view.y = out;
-                view.z = c ? out : NULL;
                 FN(pixel_rows)(job, &block, &view, p.group, j, next, c ? NULL : bias, none, s);
             }
         }
@@ -399,24 +423,29 @@ static int FN(implicit_gemm)(const conv_geometry *geometry, const conv_blocking 
     if (!g->nhwc) FN(skip_pixels)(g, tensors);
     const int channels = FN(channel_rows)(g);
     const long ocg = g->oc / g->groups, parts = channels ? ceil_div(ocg, 16) : FN(panel_count)(outputs_of(g));
-    FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0};
+    FN(gemm_job) job = {g, blocking, tensors, act, NULL, 0, 1, 0, 1};
     pixel_block *blocks = NULL;
-    const int unpacked = g->nhwc && blocking->unpacked;
+    const long weight = g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T), image = g->ih * g->iw * g->ic * (long)sizeof(T);
+    const int far = g->nhwc && FN(far_weight)(g) && image < FAR, unpacked = g->nhwc && blocking->unpacked;
+    const int by_taps = unpacked || (far && FN(small_padded)(g) && !FN(few_outputs)(g));
     const long size = FN(block_size)(g, blocking->block, parts, threads);
-    if (g->nhwc && !unpacked) job.count = pixel_blocks(g, 0, g->oh, size, &blocks);
-    else job.count = unpacked ? MIN(g->oh, ceil_div(g->oh * g->ow, size)) : ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
+    if (by_taps) job.count = MIN(g->oh, ceil_div(g->oh * g->ow, size));
+    else if (g->nhwc) job.count = pixel_blocks(g, 0, g->oh, size, &blocks);
+    else job.count = ceil_div(channels ? g->oh * g->ow : g->oh, blocking->block);
     if (job.count < 0) return OUT_OF_MEMORY;
     if (channels && job.count > 1 && job.count * g->groups * g->n < 6 * threads) /* as many for each, of a panel at least */
         job.count = MAX(job.count, MIN(ceil_div(job.count, threads) * threads, g->oh * g->ow / (NV_MAX * VL)));
     job.blocks = blocks;
-    const long weight = g->oc * g->kh * g->kw * (g->ic / g->groups) * (long)sizeof(T), image = g->ih * g->iw * g->ic * (long)sizeof(T);
-    job.far = g->nhwc && job.count > 1 && weight > FAR && image < FAR;
-    if (job.far) job.split = parts;
+    job.far = far && (job.count > 1 || (by_taps && !unpacked));
+    if (job.far) {
+        job.split = parts;
+        if (parts * image < weight) job.together = g->n; /* images are less to read again than the weight is */
+    }
     else if (threads > 1) { /* enough tasks of one size for all threads to end together; NCHW arranges its pixels anew for each part */
         const long tasks = MAX(1, job.count * g->groups * g->n), wanted = ceil_div((g->nhwc ? 6 : 1) * threads, tasks);
         job.split = tasks == 1 ? MIN(parts, wanted) : ceil_div(parts, MAX(1, parts / wanted));
     }
-    const int status = pool_run(unpacked ? FN(unpacked_task) : g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
+    const int status = pool_run(by_taps ? FN(taps_task) : g->nhwc ? FN(nhwc_task) : channels ? FN(channel_task) : FN(strip_task), &job, job.count * job.split * g->groups * g->n, threads);
     free(blocks);
     return status;
 }
