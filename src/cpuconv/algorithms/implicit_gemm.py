@@ -53,7 +53,7 @@ class ImplicitGemm:
         return rest if _unpadded_1x1(p) and p.icg % vl == 0 and rest <= few else 0
 
     def _in_panels(self, p: Problem, cpu: Cpu, pixels: int) -> int:
-        """So many pixels with padding: PIXEL_HALVES of implicit_gemm.h."""
+        """So many pixels with padding: pixel_columns of geometry.h."""
         return core.packed_columns(cpu.isa, p.dtype, True, pixels)
 
     def _channel_rows(self, p: Problem, cpu: Cpu) -> bool:

@@ -108,7 +108,7 @@ class Winograd:
         blocks = math.ceil(tiles / self.blocking(p, cpu).block)
         gemm = max(gemm, blocks * weight / (1e9 * cpu.rates.l3))
         gemm += blocks * weight * min(1.0, max(0.0, 2 * weight / cpu.l3 - 1)) / (2e9 * cpu.rates.memory)
-        if cpu.slow_l3:  # whose reading shows beside the products: with half of one read regret falls from 1.03 to 1.02 over 58 layers of a busy Xeon
+        if cpu.slow_l3:  # whose reading shows beside the products: with half of one read regret falls from 1.03 to 1.02 over 52 cases on a busy Xeon
             gemm += weight / (2e9 * cpu.rates.l3)
         # one-dimensional transforms of a tile, per vector of channels, grow with the points of either axis
         ic_vectors, oc_vectors = math.ceil(p.icg / vl), math.ceil(lanes / vl)

@@ -1,21 +1,26 @@
 /* The tasks of implicit_gemm.h by pixel rows: blocks of pixels, or all of a band tap by tap, of NHWC images, and strips of NCHW ones. */
 
+/* The view of a group of an NHWC image, from output row oy0 on. */
+INLINE FN(gemm_view) FN(nhwc_view)(const FN(gemm_job) *job, const FN(gemm_part) *p, long oy0) {
+    const conv_geometry *g = job->g;
+    const conv_tensors *in = job->tensors;
+    const long icg = g->ic / g->groups, at = p->image * in->ys.image + p->group * (g->oc / g->groups) + oy0 * in->ys.row;
+    return (FN(gemm_view)){(const T *)in->x + p->image * in->xs.image + p->group * icg + oy0 * g->sh * in->xs.row, in->xs.row, in->xs.pixel, 0, icg,
+                           (T *)in->y + at, in->residual ? (const T *)in->residual + at : NULL, in->ys.row, in->ys.pixel, 1};
+}
+
 static int FN(nhwc_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
-    const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
     const conv_columns outputs = outputs_of(g);
     const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(outputs));
     const pixel_block *block = job->blocks + p.piece;
-    const size_t copy = FN(few_outputs)(g) ? (size_t)(VL * g->kh * g->kw * icg) * sizeof(T) : 0;
+    const size_t copy = FN(few_outputs)(g) ? (size_t)(VL * g->kh * g->kw * (g->ic / g->groups)) * sizeof(T) : 0;
     scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, block->p1 - block->p0) + copy)};
     if (!s.next) return OUT_OF_MEMORY;
-    const long y0 = p.image * in->ys.image + p.group * ocg;
-    const FN(gemm_view) view = {(const T *)in->x + p.image * in->xs.image + p.group * icg, in->xs.row, in->xs.pixel, 0, icg,
-                                (T *)in->y + y0, in->residual ? (const T *)in->residual + y0 : NULL, in->ys.row, in->ys.pixel, 1};
+    const FN(gemm_view) view = FN(nhwc_view)(job, &p, 0);
     if (FN(few_outputs)(g)) FN(dot_pixels)(job, block, &view, p.group, s);
-    else FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(outputs), job->act, s);
+    else FN(pixel_rows)(job, block, &view, p.group, p.first, p.last, (const T *)job->tensors->bias + p.group * FN(padded)(outputs), job->act, s);
     return 0;
 }
 
@@ -67,18 +72,14 @@ static void FN(tap_by_tap)(const FN(gemm_job) *job, const FN(gemm_view) *of, lon
 static int FN(taps_task)(void *context, long index) {
     const FN(gemm_job) *job = context;
     const conv_geometry *g = job->g;
-    const conv_tensors *in = job->tensors;
-    const long icg = g->ic / g->groups, ocg = g->oc / g->groups;
     const conv_columns outputs = outputs_of(g);
     const FN(gemm_part) p = FN(part_of)(job, index, FN(panel_count)(outputs));
     if (p.first == p.last) return 0;
     const long oy0 = part(g->oh, job->count, p.piece), oy1 = part(g->oh, job->count, p.piece + 1);
     scratch s = {pool_arena(TASK_ARENA, FN(pixel_rows_scratch)(g, (oy1 - oy0) * g->ow) + FN(piece_scratch)(job->blocking))};
     if (!s.next) return OUT_OF_MEMORY;
-    const long at = p.image * in->ys.image + p.group * ocg + oy0 * in->ys.row;
-    const T *residual = in->residual, *x = (const T *)in->x + p.image * in->xs.image + p.group * icg + oy0 * g->sh * in->xs.row;
-    const FN(gemm_view) view = {x, in->xs.row, in->xs.pixel, 0, icg, (T *)in->y + at, residual ? residual + at : NULL, in->ys.row, in->ys.pixel, 1};
-    FN(tap_by_tap)(job, &view, oy0, oy1, p.group, p.first, p.last, (const T *)in->bias + p.group * FN(padded)(outputs), job->act, s);
+    const FN(gemm_view) view = FN(nhwc_view)(job, &p, oy0);
+    FN(tap_by_tap)(job, &view, oy0, oy1, p.group, p.first, p.last, (const T *)job->tensors->bias + p.group * FN(padded)(outputs), job->act, s);
     return 0;
 }
 
